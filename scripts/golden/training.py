@@ -33,6 +33,8 @@ SITES = {
     "untied": {"layers": [0, 2], "positions": "f2+l2", "share": False},
     "linked": {"layers": [0, 2], "positions": "f1+l1", "share": True, "link": 0},
 }
+# Batches in turn, by numbers of EXAMPLES; otherwise every step sees all.
+TURNS = {"batches": [[2, 0], [3], [1, 2], [0, 3, 1]]}
 OTHER_EDITS = {
     "noreft": {"add_bias": True}, "consreft": {}, "lobireft": {}, "direft": {"act_fn": "relu"},
     "nodireft": {"add_bias": False, "act_fn": "gelu"},
@@ -45,6 +47,12 @@ CASES = {
     f"{model}-{edit}": {"model": model, "intervention": f"{edit.capitalize()}Intervention", "options": options,
                         "rank": 2} | SITES["untied"]
     for model in ("llama", "gpt2") for edit, options in OTHER_EDITS.items()
+} | {
+    f"{model}-{edit}-{site}-turns": {"model": model, "intervention": f"{edit.capitalize()}Intervention",
+                                     "options": options, "rank": 2} | SITES[site] | TURNS
+    for model in ("llama", "gpt2")
+    for edit, options, site in [*((edit, options, "tied") for edit, options in OTHER_EDITS.items()),
+                                ("loreft", {}, "untied")]
 }
 
 
@@ -128,14 +136,16 @@ def edited_with_states(reft_model, inputs: dict, where: torch.Tensor) -> dict[st
     return tensors
 
 
-def trajectory(reft_model, edits, inputs, where) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """AdamW without decay on one fixed batch; the loss before each step and after the last."""
+def trajectory(reft_model, edits, case, inputs, where) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """AdamW without decay; the loss before each step, and after the last."""
+    turns = [(inputs, where)] if "batches" not in case else [
+        ({key: t[rows] for key, t in inputs.items()}, where[rows]) for rows in case["batches"]]
     parameters = [p for edit in edits for p in edit.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.0)
     losses, tensors = [], {}
     for step in range(STEPS):
         optimiser.zero_grad()
-        loss = edited(reft_model, inputs, where).loss
+        loss = edited(reft_model, *turns[step % len(turns)]).loss
         loss.backward()
         losses.append(loss.item())
         if step == 0:
@@ -144,7 +154,7 @@ def trajectory(reft_model, edits, inputs, where) -> tuple[list[float], dict[str,
                             for name, p in edit.named_parameters() if p.grad is not None}
         optimiser.step()
     with torch.no_grad():
-        losses.append(edited(reft_model, inputs, where).loss.item())
+        losses.append(edited(reft_model, *turns[STEPS % len(turns)]).loss.item())
     return losses, tensors
 
 
@@ -154,7 +164,7 @@ def float64_losses(families: Path, case: dict, seed: int, inputs, where, finals)
     reft_model.model.double()
     for edit in edits:
         edit.double()
-    losses, _ = trajectory(reft_model, edits, inputs, where)
+    losses, _ = trajectory(reft_model, edits, case, inputs, where)
     return losses, max((weights(edit)[name] - t).abs().max().item()
                        for edit, final in zip(edits, finals) for name, t in final.items())
 
@@ -196,12 +206,12 @@ def record(out: Path, name: str, case: dict) -> None:
         tensors |= {f"initial.{i}.{key}": t for key, t in weights(edit).items()}
     states = edited_with_states(reft_model, inputs, where)
     # The states are the same work for every edit: those of LoReFT are enough.
-    tensors |= states if "loreft" in name else {}
+    tensors |= states if "loreft" in name and "batches" not in case else {}
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         reft_model.print_trainable_parameters()
     before = answers(reft_model, case)
-    losses, gradients = trajectory(reft_model, edits, inputs, where)
+    losses, gradients = trajectory(reft_model, edits, case, inputs, where)
     tensors |= gradients
     for i, edit in enumerate(edits):
         tensors |= {f"final.{i}.{key}": t for key, t in weights(edit).items()}
