@@ -5,6 +5,8 @@ import type { AddressInfo } from "node:net";
 import { isUpload, takeUpload, type UploadFault } from "./hub-uploads.js";
 
 export interface HubRepo {
+  /** A model if not said otherwise. */
+  readonly type?: "dataset";
   readonly id: string;
   readonly files: Readonly<Record<string, Uint8Array | string>>;
   /** 40 hex digits; what "main" and every name in `refs` stand for. */
@@ -143,7 +145,8 @@ export async function startHub(
     const { repo, rest, api } = found;
     if (repo.private && authorization === undefined) return fail(response, 401, "RepoNotFound");
     if (found.alias) {
-      return response.writeHead(307, { location: `${api ? "/api/models" : ""}/${repo.id}${rest}${url.search}` }).end();
+      const place = api ? `/api/${repo.type ?? "model"}s` : repo.type === "dataset" ? "/datasets" : "";
+      return response.writeHead(307, { location: `${place}/${repo.id}${rest}${url.search}` }).end();
     }
     if (api) return sendApi(repo, rest, url, response);
     if (repo.gated && authorization === undefined) return fail(response, 401, "GatedRepo");
@@ -151,9 +154,12 @@ export async function startHub(
   }
 
   function route(path: string): { repo: HubRepo; rest: string; api: boolean; alias: boolean } | undefined {
-    const api = path.startsWith("/api/models/");
-    const tail = api ? path.slice("/api/models/".length) : path.slice(1);
+    const [start = "", , kind] = /^\/(api\/(model|dataset)s\/|datasets\/)?/.exec(path) ?? [];
+    const api = kind !== undefined;
+    const type = kind === "dataset" || start === "/datasets/" ? "dataset" : undefined;
+    const tail = path.slice(start.length);
     for (const repo of state.repos) {
+      if (repo.type !== type) continue;
       for (const name of [repo.id, repo.alias]) {
         if (name !== undefined && tail.startsWith(`${name}/`)) {
           return { repo, rest: tail.slice(name.length), api, alias: name !== repo.id };
@@ -187,7 +193,7 @@ export async function startHub(
       return sendJson(response, { _id: "1", id: repo.id, sha: commitOf(repo), private: repo.private ?? false });
     }
     // Two pages, as the hub does for long listings.
-    const all = listing(repo);
+    const all = listing(repo, url.searchParams.get("recursive") === "true");
     const second = url.searchParams.get("cursor") === "2";
     const half = Math.ceil(all.length / 2);
     const next = new URL(url);
@@ -263,14 +269,14 @@ export function commitOf(repo: HubRepo): string {
   return repo.commit ?? defaultCommit;
 }
 
-/** The top of the repository: what lies deeper shows as its folder. */
-function listing(repo: HubRepo): unknown[] {
+/** The top of the repository, where what lies deeper shows as its folder; or all of it. */
+function listing(repo: HubRepo, recursive: boolean): unknown[] {
   const folders = new Set<string>();
   const files: unknown[] = [];
   for (const [path, content] of Object.entries(repo.files)) {
     const [top = "", ...deeper] = path.split("/");
     if (deeper.length > 0) folders.add(top);
-    else {
+    if (deeper.length === 0 || recursive) {
       const size = bytesOf(content).length;
       const lfs = { oid: sha256(content), size, pointerSize: 134 };
       const large = isLfs(repo, path) ? { lfs, xetHash: sha256(path) } : {};

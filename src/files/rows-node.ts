@@ -8,7 +8,7 @@ import { parseRows, type Row } from "./rows.js";
  * The file is held whole, as text and as rows: some five times its size. A quarter of a gigabyte is a million examples,
  * a hundred times the sets that ReFT is trained on.
  */
-const MAX_BYTES = 2 ** 28;
+export const MAX_ROW_BYTES: number = 2 ** 28;
 
 /**
  * The rows of a file of examples.
@@ -19,9 +19,9 @@ export async function readRows(path: string): Promise<Row[]> {
   let bytes: Uint8Array;
   try {
     const { size } = await stat(path);
-    if (size > MAX_BYTES) {
+    if (size > MAX_ROW_BYTES) {
       throw new UserError(
-        `${path} has ${size} bytes; files of examples are read up to ${MAX_BYTES}, since they are held in memory.`,
+        `${path} has ${size} bytes; files of examples are read up to ${MAX_ROW_BYTES}, since they are held in memory.`,
         "Split it, or take a sample: ReFT learns from tens to thousands of examples.",
       );
     }

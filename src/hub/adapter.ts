@@ -47,6 +47,7 @@ export function isRepoName(text: string): boolean {
 
 function kindOf(wanted: WantedFiles): SnapshotKind {
   return {
+    type: "model",
     state: async (folder) => {
       const there = await Promise.all(Object.keys(wanted.required).map((name) => exists(join(folder, name))));
       return there.every(Boolean) ? "whole" : "partial";

@@ -1,4 +1,4 @@
-/** The cache folders shared with Python's huggingface_hub: models--owner--name/{blobs,refs,snapshots}. */
+/** The cache folders shared with Python's huggingface_hub: models--owner--name/{blobs,refs,snapshots}, and datasets--…. */
 import { randomUUID } from "node:crypto";
 import { copyFile, mkdir, readFile, readlink, rename, rm, stat, symlink } from "node:fs/promises";
 import { dirname, join, relative } from "node:path";
@@ -6,10 +6,13 @@ import { parseWeightIndex, weightsFile, weightsIndexFile } from "../files/checkp
 import { errorCode, writeFileAtomic } from "../files/write-node.js";
 
 /** What a snapshot in the cache is good for. */
-export type SnapshotState = "whole" | "weightsOnly" | "partial";
+export type SnapshotState = "whole" | "usable" | "partial";
 
-export function repoFolder(cacheDir: string, id: string): string {
-  return join(cacheDir, `models--${id.replaceAll("/", "--")}`);
+/** What kinds of repositories are read. */
+export type RepoType = "model" | "dataset";
+
+export function repoFolder(cacheDir: string, id: string, type: RepoType): string {
+  return join(cacheDir, `${type}s--${id.replaceAll("/", "--")}`);
 }
 
 export function isCommit(revision: string): boolean {
@@ -36,13 +39,13 @@ export async function exists(path: string): Promise<boolean> {
 }
 
 /**
- * What of a model is in a snapshot: configuration and all weights ("weightsOnly"), and the tokenizer too ("whole").
+ * What of a model is in a snapshot: configuration and all weights ("usable"), and the tokenizer too ("whole").
  *
  * A file gets its name here only when its blob is complete, and the weights get theirs last, so names are enough.
  */
 export async function snapshotState(snapshot: string): Promise<SnapshotState> {
   if (!(await exists(join(snapshot, "config.json"))) || !(await hasWeights(snapshot))) return "partial";
-  return (await exists(join(snapshot, "tokenizer.json"))) ? "whole" : "weightsOnly";
+  return (await exists(join(snapshot, "tokenizer.json"))) ? "whole" : "usable";
 }
 
 async function hasWeights(snapshot: string): Promise<boolean> {

@@ -1,11 +1,13 @@
 /** Requests to the hub: the token stays on the hub's origin, passing faults are retried, refusals to read become advice. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { UserError } from "../errors.js";
+import type { RepoType } from "./cache.js";
 import type { HubSettings } from "./settings.js";
 
 /** What every request of one resolution shares. */
 export interface HubContext {
   readonly settings: HubSettings;
+  readonly type: RepoType;
   readonly id: string;
   readonly revision: string;
   readonly fetch: typeof fetch;
@@ -17,6 +19,8 @@ export interface HubContext {
 
 /** How a caller may talk to the hub. */
 export interface ContextOptions {
+  /** "model" if not given. */
+  readonly type?: RepoType | undefined;
   readonly fetch?: typeof fetch | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly patience?: Partial<Patience> | undefined;
@@ -26,6 +30,7 @@ export interface ContextOptions {
 export function hubContext(settings: HubSettings, id: string, revision: string, options: ContextOptions): HubContext {
   return {
     settings,
+    type: options.type ?? "model",
     id,
     revision,
     fetch: options.fetch ?? fetch,
@@ -211,8 +216,14 @@ export function checkPassing({ status, headers }: Response): void {
   }
 }
 
-function refusal({ id, revision, settings }: HubContext, status: number, code: string | null): UserError {
-  const page = `${settings.endpoint}/${id}`;
+/** A repository's page, under which its files lie too. */
+export function pageOf({ type, id, settings }: Pick<HubContext, "type" | "id" | "settings">): string {
+  return `${settings.endpoint}/${type === "model" ? "" : "datasets/"}${id}`;
+}
+
+function refusal(context: HubContext, status: number, code: string | null): UserError {
+  const { type, id, revision, settings } = context;
+  const page = pageOf(context);
   if (code === "GatedRepo" || (status === 403 && code === null)) {
     return new UserError(
       `${id} is gated: its authors ask you to accept a licence first (status ${status}).`,
@@ -225,7 +236,7 @@ function refusal({ id, revision, settings }: HubContext, status: number, code: s
   if (status === 404 || (status === 401 && code === "RepoNotFound")) {
     return new UserError(
       `${id} (revision "${revision}") does not exist at ${settings.endpoint}, or is private.`,
-      `Check the spelling; for a private one set HF_TOKEN. If you meant a folder: there is none called ${id} here.`,
+      `Check the spelling; for a private one set HF_TOKEN. If you meant a ${type === "model" ? "folder" : "file"}: there is none called ${id} here.`,
     );
   }
   if (status === 401 || status === 403) {
@@ -241,7 +252,7 @@ function refusal({ id, revision, settings }: HubContext, status: number, code: s
   }
   return new UserError(
     `${settings.endpoint} refuses ${id} (status ${status}).`,
-    "Check the model's name and HF_ENDPOINT.",
+    `Check the ${type === "model" ? "model" : "data set"}'s name and HF_ENDPOINT.`,
   );
 }
 

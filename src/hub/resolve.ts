@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../errors.js";
-import { cachedCommit, repoFolder, type SnapshotState, snapshotState } from "./cache.js";
+import { cachedCommit, type RepoType, repoFolder, type SnapshotState, snapshotState } from "./cache.js";
 import { HubUnreachable, hubContext, type Patience } from "./request.js";
 import { hubSettings } from "./settings.js";
 import { type Choose, chooseModel, fetchSnapshot, type OnProgress } from "./snapshot.js";
@@ -73,31 +73,32 @@ async function localFolder(idOrFolder: string): Promise<string | undefined> {
 
 /** What is wanted of a repository, and how to tell how much of it is there. */
 export interface SnapshotKind {
+  readonly type: RepoType;
   state(folder: string): Promise<SnapshotState>;
   readonly choose: Choose;
 }
 
-const modelSnapshot: SnapshotKind = { state: snapshotState, choose: chooseModel };
+const modelSnapshot: SnapshotKind = { type: "model", state: snapshotState, choose: chooseModel };
 
 /** Finds a repository in the cache, or brings it there. */
 export async function resolveHub(id: string, kind: SnapshotKind, options: ResolveOptions): Promise<ModelSource> {
   checkId(id);
   const revision = checkRevision(options.revision ?? "main");
   const settings = await hubSettings(options);
-  const repo = repoFolder(settings.cacheDir, id);
+  const repo = repoFolder(settings.cacheDir, id, kind.type);
   const source = (commit: string): ModelSource => ({ id, revision: commit, folder: join(repo, "snapshots", commit) });
   const cached = await cachedCommit(repo, revision);
   const state: SnapshotState = cached === undefined ? "partial" : await kind.state(source(cached).folder);
   const stale = options.refresh === true && cached !== revision;
   if (cached !== undefined && state === "whole" && (!stale || settings.offline)) return source(cached);
   if (settings.offline) {
-    if (cached !== undefined && state === "weightsOnly") return source(cached);
+    if (cached !== undefined && state === "usable") return source(cached);
     throw new UserError(
       `${id} (revision "${revision}") is not in the cache ${settings.cacheDir}, and ${options.offline === true ? "only that is asked for" : "HF_HUB_OFFLINE is set"}.`,
-      `Unset HF_HUB_OFFLINE to download it, or give a folder; there is none called ${id} here.`,
+      `Unset HF_HUB_OFFLINE to download it, or give a ${kind.type === "model" ? "folder" : "file"}; there is none called ${id} here.`,
     );
   }
-  const context = hubContext(settings, id, revision, options);
+  const context = hubContext(settings, id, revision, { ...options, type: kind.type });
   try {
     return source(await fetchSnapshot(context, kind.choose, options.onProgress ?? (() => undefined)));
   } catch (error) {

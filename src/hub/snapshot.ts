@@ -1,13 +1,13 @@
-/** Brings one revision of a model into the cache: asks for the listing, picks the needed files, downloads them. */
+/** Brings one revision of a repository into the cache: asks for the listing, picks the needed files, downloads them. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type ListFileEntry, listFiles, modelInfo } from "@huggingface/hub";
+import { datasetInfo, type ListFileEntry, listFiles, modelInfo } from "@huggingface/hub";
 import { UserError } from "../errors.js";
 import { parseWeightIndex, weightsFile, weightsIndexFile } from "../files/checkpoint.js";
 import { fileError } from "../files/write-node.js";
 import { isCommit, nameBlob, repoFolder, writeRef } from "./cache.js";
 import { downloadBlob, type RemoteFile } from "./download.js";
-import { type HubContext, hubRequest, withRetries } from "./request.js";
+import { type HubContext, hubRequest, pageOf, withRetries } from "./request.js";
 
 export type OnProgress = (progress: { readonly file: string; readonly done: number; readonly total: number }) => void;
 
@@ -31,7 +31,10 @@ const maxListed = 10_000;
 /** What a revision lists, and how to download of it. */
 export interface Revision {
   readonly context: HubContext;
-  /** The files at the top by name. */
+  /** The repository's folder in the cache. */
+  readonly repo: string;
+  readonly commit: string;
+  /** A model's files at the top by name; all of a data set's by path. */
   readonly listed: ReadonlyMap<string, RemoteFile>;
   bring(files: readonly RemoteFile[]): Promise<void>;
   /** Where a file lies that was brought. */
@@ -51,19 +54,19 @@ export type Choose = (revision: Revision) => Promise<readonly RemoteFile[]>;
  * @returns the commit that the revision is at.
  */
 export async function fetchSnapshot(context: HubContext, choose: Choose, onProgress: OnProgress): Promise<string> {
-  const { id, revision, settings } = context;
-  const repo = repoFolder(settings.cacheDir, id);
+  const { type, id, revision, settings } = context;
+  const repo = repoFolder(settings.cacheDir, id, type);
   const commit = await askCommit(context);
   const listed = await askFiles(context, commit);
   const blobOf = (file: RemoteFile): string => join(repo, "blobs", file.etag);
   const download: Download = async (file, context) => {
-    const url = `${settings.endpoint}/${id}/resolve/${commit}/${encodeURIComponent(file.path)}`;
+    const url = `${pageOf(context)}/resolve/${commit}/${file.path.split("/").map(encodeURIComponent).join("/")}`;
     await downloadBlob(context, file, url, blobOf(file), (done) => {
       onProgress({ file: file.path, done, total: file.size });
     });
   };
   const bring = (files: readonly RemoteFile[]): Promise<void> => inParallel(files, context, download);
-  const files = await choose({ context, listed, bring, blobOf });
+  const files = await choose({ context, repo, commit, listed, bring, blobOf });
   try {
     for (const file of files) {
       await nameBlob(blobOf(file), join(repo, "snapshots", commit, file.path), settings.symlinks);
@@ -94,22 +97,30 @@ function asking(context: HubContext): { hubUrl: string; fetch: typeof fetch } {
 async function askCommit(context: HubContext): Promise<string> {
   const { id: name, revision } = context;
   const ask = { name, revision, additionalFields: ["sha"] as "sha"[], ...asking(context) };
-  const { sha } = await withRetries(context, () => modelInfo(ask));
+  const { sha } = await withRetries(context, () => (context.type === "model" ? modelInfo(ask) : datasetInfo(ask)));
   if (typeof sha === "string" && isCommit(sha)) return sha;
   throw strangeHub(context, `a commit ${JSON.stringify(sha)}`);
 }
 
-/** The files at the top of the repository by name. */
+/** The files at the top of a model's repository by name, or all of a data set's by path. */
 async function askFiles(context: HubContext, commit: string): Promise<ReadonlyMap<string, RemoteFile>> {
-  const repo = { type: "model", name: context.id } as const;
+  const { type, id } = context;
+  const asked = { repo: { type, name: id }, recursive: type === "dataset", revision: commit };
   return withRetries(context, async () => {
     const files = new Map<string, RemoteFile>();
-    for await (const entry of listFiles({ repo, revision: commit, ...asking(context) })) {
+    for await (const entry of listFiles({ ...asked, ...asking(context) })) {
       if (entry.type === "file") files.set(entry.path, remoteFile(context, entry));
-      if (files.size > maxListed) throw strangeHub(context, `more than ${maxListed} files`);
+      if (files.size > maxListed) throw tooMany(context);
     }
     return files;
   });
+}
+
+function tooMany({ type, id }: HubContext): UserError {
+  return new UserError(
+    `${id} has more than ${maxListed} files, which are more than are listed.`,
+    `Choose another ${type === "model" ? "model" : "data set"}, or download what you need of it and name a file.`,
+  );
 }
 
 /** The etag becomes a file's name, so it must be a hash and nothing else. */
