@@ -46,6 +46,7 @@ export type { EditOptions, GeneratedWindow, Locations } from "./generate/edits.j
 export type { BeamOptions, GenerateOptions } from "./generate/options.js";
 export { type BatchOptions, type Generated, generate, stream, type TextOptions } from "./generate/text.js";
 export type { Tensor } from "./graph/tensor.js";
+export { type LoadDatasetOptions, type LoadedDataset, loadDataset } from "./hub/dataset.js";
 export type { Uploaded } from "./hub/upload.js";
 export {
   AutoModelForCausalLM,

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type LoadDatasetOptions, type LoadedDataset, loadDataset } from "../src/hub/dataset.js";
-import { chooseFiles, convertedRevision, layoutOf } from "../src/hub/dataset-layout.js";
+import { convertedRevision, layoutOf } from "../src/hub/dataset-layout.js";
 import { matchesGlob } from "../src/hub/glob.js";
 import { defaultCommit, type HubRepo, type HubServer, startHub } from "./hub-server.js";
 import { golden, goldenJson } from "./support.js";
@@ -215,9 +215,7 @@ describe("from a hub", () => {
 
 describe("offline", () => {
   test("with a cache, and without", async () => {
-    await expect(load("owner/plain", { offline: true })).rejects.toThrow(
-      /is not in the cache .* If|is not in the cache/,
-    );
+    await expect(load("owner/plain", { offline: true })).rejects.toThrow("is not in the cache");
     await load("owner/plain");
     const before = asked();
     expect((await load("owner/plain", { offline: true })).rows).toHaveLength(4);
