@@ -6,7 +6,6 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openCheckpoint } from "../src/files/checkpoint-node.js";
 import { readTokenizerFiles } from "../src/files/tokenizer-node.js";
 import { type BeamSearchOptions, searchBeams } from "../src/generate/beams.js";
-import { KeyValueCache } from "../src/generate/cache.js";
 import type { EditOptions } from "../src/generate/edits.js";
 import { generateTokens, type TokenOptions } from "../src/generate/generate.js";
 import { PrefixMemory } from "../src/generate/prefix.js";
@@ -267,41 +266,6 @@ describe("beams", () => {
     expect(await searchBeams(model, [[1, 2]], { numBeams: 2, signal: AbortSignal.abort() })).toEqual([
       [{ ids: [], score: 0 }],
     ]);
-  });
-
-  test("rows of the cache go where they are sent", () => {
-    const cache = new KeyValueCache({ layers: 1, kvHeads: 1, headDim: 1 }, 3, 2);
-    for (let row = 0; row < 3; row++) {
-      const live = { shape: [1, 1, 1, row + 1], data: new Float32Array(row + 1).fill(row + 1) };
-      cache.append(row, { keys: live, values: { ...live, shape: [1, 1, row + 1, 1] } }, 0, row + 1);
-    }
-    const rows = (): number[] => cache.lengths.map((_, row) => cache.values[0]?.data[row * cache.capacity] as number);
-    const filled = (): number[] => {
-      const { data } = cache.keyPositions(2);
-      const width = cache.capacity + 2;
-      return cache.lengths.map((n, row) =>
-        (data as Int32Array).subarray(row * width, row * width + n).reduce((a, b) => a + b, 0),
-      );
-    };
-    cache.gather([2, 0, 1]);
-    expect([rows(), cache.lengths, filled()]).toEqual([
-      [3, 1, 2],
-      [3, 1, 2],
-      [3, 0, 1],
-    ]);
-    cache.gather([1, 1, 0, 2, 0]);
-    expect([rows(), cache.lengths, filled()]).toEqual([
-      [1, 1, 3, 2, 3],
-      [1, 1, 3, 2, 3],
-      [0, 0, 3, 1, 3],
-    ]);
-    cache.gather([4, 3]);
-    expect([rows(), cache.lengths, filled()]).toEqual([
-      [3, 2],
-      [3, 2],
-      [3, 1],
-    ]);
-    expect(cache.keys[0]?.shape).toEqual([2, 1, 1, cache.capacity]);
   });
 });
 

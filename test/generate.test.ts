@@ -231,6 +231,7 @@ describe("packed weights", () => {
     const watched: Runtime = {
       device: runtime.device,
       dispose: () => Promise.resolve(),
+      allocate: (...values) => runtime.allocate(...values),
       open: (graph, options) => {
         packed.push(options?.prepack);
         return runtime.open(graph, options);

@@ -308,6 +308,7 @@ describe("DPO", () => {
           dispose: () => session.dispose(),
         };
       },
+      allocate: (...values) => runtime.allocate(...values),
       dispose: () => runtime.dispose(),
     };
     const reft = tinyReft(await openTiny(counted));

@@ -25,6 +25,7 @@ beforeAll(async () => {
   runtime = {
     device: inner.device,
     dispose: () => inner.dispose(),
+    allocate: (...values) => inner.allocate(...values),
     open: async (...values): Promise<Session> => {
       const session = await inner.open(...values);
       open++;

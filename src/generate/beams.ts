@@ -1,5 +1,6 @@
 /** Beam search: several texts of each prompt grow side by side, and the best that end are kept. As transformers searches. */
 
+import type { KeyValueCache } from "./cache.js";
 import { type EditOptions, editsOfPrompts, type RowEdits } from "./edits.js";
 import type { TokenFinish } from "./generate.js";
 import {
@@ -166,7 +167,22 @@ export async function searchBeams(
     (beam, row) =>
       new Search(row, { ...beam, logits: logits[row] ?? new Float32Array(0) }, settings, { ...options, ...beams }),
   );
-  for (let made = 0; !options.signal?.aborted; made++) {
+  try {
+    await growAll(searches, cache, decoder, options.signal);
+  } finally {
+    cache.dispose();
+  }
+  return searches.map((search) => search.results());
+}
+
+/** Grows all searches side by side, until every one is done. */
+async function growAll(
+  searches: readonly Search[],
+  cache: KeyValueCache,
+  decoder: Decoder,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  for (let made = 0; !signal?.aborted; made++) {
     let row = 0;
     const sources = searches.flatMap((search) => {
       if (search.done) return [];
@@ -183,5 +199,4 @@ export async function searchBeams(
       made,
     );
   }
-  return searches.map((search) => search.results());
 }

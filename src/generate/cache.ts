@@ -1,8 +1,8 @@
-/** The key/value cache: one pair of buffers a layer, lent to the runtime, where each row fills its own beginning. */
+/** The key/value cache: memory beside the sessions, where each row fills its own beginning of every layer. */
 
 import { PADDING_POSITION } from "../data/collate.js";
 import { invariant } from "../errors.js";
-import type { HostTensor, LentTensor } from "../runtime/runtime.js";
+import type { Block, HostTensor, Keep, Runtime, Session, Store, StoredTensor } from "../runtime/runtime.js";
 
 /** A decoder's key/value sizes. */
 export interface CacheShape {
@@ -11,10 +11,11 @@ export interface CacheShape {
   readonly headDim: number;
 }
 
-/** Keys [B, L·KV, hd, T] and values [B, L·KV, T, hd] of live tokens, all layers, as the graphs return them. */
-export interface LiveKeyValues {
-  readonly keys: HostTensor;
-  readonly values: HostTensor;
+/** The first `count` live tokens of a run's row `from` go to the end of the cache's row `row`. */
+export interface Taken {
+  readonly row: number;
+  readonly from: number;
+  readonly count: number;
 }
 
 /** Attention costs what the capacity costs, filled or not; growing copies it all. 64 loses a few per cent either way. */
@@ -25,35 +26,33 @@ export function capacityFor(tokens: number): number {
   return Math.max(STEP, Math.ceil(tokens / STEP) * STEP);
 }
 
-function lent(shape: readonly number[], data: Float32Array): LentTensor {
-  return { shape, data, lend: true };
-}
-
 /**
  * Keys transposed [B, KV, hd, C] and values [B, KV, C, hd] for each layer. Row b's token at position j lies in column j, so a
  * filled column's key position is its number; unfilled columns have a position beyond every query. They hold finite numbers.
  */
 export class KeyValueCache {
   readonly shape: CacheShape;
-  readonly keys: LentTensor[];
-  readonly values: LentTensor[];
+  readonly #runtime: Runtime;
+  /** A part is a layer. There may be room for more rows than there are. */
+  #keys: Store;
+  #values: Store;
   /** C, the columns of each row. */
   capacity: number;
   /** How many columns each row has filled. */
   readonly lengths: number[];
   /** [B, C + 1]; the last column is the decoded token's own. */
   #positions: Int32Array;
+  /** False after a run failed: what is stored is not to be relied on. */
+  intact = true;
 
-  constructor(shape: CacheShape, rows: number, capacity: number) {
-    this.shape = shape;
+  /** @param runtime that of the sessions which read it */
+  constructor(runtime: Runtime, { layers, kvHeads, headDim }: CacheShape, rows: number, capacity: number) {
+    this.shape = { layers, kvHeads, headDim };
+    this.#runtime = runtime;
     this.capacity = capacityFor(capacity);
     this.lengths = new Array<number>(rows).fill(0);
-    const { layers, kvHeads, headDim } = shape;
-    const size = rows * kvHeads * headDim * this.capacity;
-    const k = [rows, kvHeads, headDim, this.capacity];
-    const v = [rows, kvHeads, this.capacity, headDim];
-    this.keys = Array.from({ length: layers }, () => lent(k, new Float32Array(size)));
-    this.values = Array.from({ length: layers }, () => lent(v, new Float32Array(size)));
+    this.#keys = this.#allocate(rows);
+    this.#values = this.#allocate(rows);
     this.#positions = new Int32Array(rows * (this.capacity + 1)).fill(PADDING_POSITION);
   }
 
@@ -61,17 +60,28 @@ export class KeyValueCache {
     return this.lengths.length;
   }
 
-  /** False after a run failed while it held the lent memory. */
-  get intact(): boolean {
-    return [...this.keys, ...this.values].every((t) => t.data.length === t.shape.reduce((a, b) => a * b, 1));
+  /** Numbers of one row in one layer. */
+  get #rowSize(): number {
+    return this.shape.kvHeads * this.shape.headDim * this.capacity;
   }
 
-  /** The cache as feeds `past.keys.<layer>`, `past.values.<layer>`: lent, so not to be read while a run is out. */
-  feeds(): Record<string, LentTensor> {
-    const feeds: Record<string, LentTensor> = {};
-    for (let l = 0; l < this.shape.layers; l++) {
-      feeds[`past.keys.${l}`] = this.keys[l] as LentTensor;
-      feeds[`past.values.${l}`] = this.values[l] as LentTensor;
+  #allocate(rows: number): Store {
+    return this.#runtime.allocate(this.shape.layers, rows * this.#rowSize);
+  }
+
+  /** Frees the memory. */
+  dispose(): void {
+    this.#keys.dispose();
+    this.#values.dispose();
+  }
+
+  /** The cache as feeds `past.keys.<layer>`, `past.values.<layer>`. */
+  feeds(): Record<string, StoredTensor> {
+    const { layers, kvHeads, headDim } = this.shape;
+    const feeds: Record<string, StoredTensor> = {};
+    for (let l = 0; l < layers; l++) {
+      feeds[`past.keys.${l}`] = this.#keys.view(l, [this.rows, kvHeads, headDim, this.capacity]);
+      feeds[`past.values.${l}`] = this.#values.view(l, [this.rows, kvHeads, this.capacity, headDim]);
     }
     return feeds;
   }
@@ -89,51 +99,82 @@ export class KeyValueCache {
     return { shape: [rows, c + t], data };
   }
 
-  /** Appends the first `count` of row `from`'s live tokens to row `row`. */
-  append(row: number, live: LiveKeyValues, from: number, count: number): void {
-    const { layers, kvHeads, headDim } = this.shape;
-    const t = live.keys.shape[3] as number;
-    const at = this.lengths[row] as number;
-    this.reserve(at + count);
-    const c = this.capacity;
-    const newKeys = live.keys.data as Float32Array;
-    const newValues = live.values.data as Float32Array;
-    for (let l = 0; l < layers; l++) {
-      const keys = this.keys[l]?.data as Float32Array;
-      const values = this.values[l]?.data as Float32Array;
-      for (let k = 0; k < kvHeads; k++) {
-        const source = ((from * layers + l) * kvHeads + k) * headDim * t;
-        const target = (row * kvHeads + k) * headDim * c;
-        copyKeys(newKeys, source, t, keys, target + at, c, headDim, count);
-        values.set(newValues.subarray(source, source + count * headDim), target + at * headDim);
-      }
+  /**
+   * Runs a graph over T live tokens a row, whose keys [B, L·KV, hd, T] and values [B, L·KV, T, hd] go into the cache instead of
+   * coming back. There must be room for them.
+   */
+  async run(
+    session: Session,
+    feeds: Parameters<Session["run"]>[0],
+    t: number,
+    taken: readonly Taken[],
+  ): Promise<Record<string, HostTensor>> {
+    const keeps = this.#keeps(t, taken);
+    try {
+      const outputs = await session.run(feeds, keeps);
+      for (const { row, count } of taken) this.#fill(row, count);
+      return outputs;
+    } catch (error) {
+      this.intact = false;
+      throw error;
     }
-    this.#fill(row, at, at + count);
+  }
+
+  #keeps(t: number, taken: readonly Taken[]): Record<string, Keep> {
+    const { layers, kvHeads, headDim } = this.shape;
+    const c = this.capacity;
+    const partStride = kvHeads * headDim * t;
+    const blocks = taken.map(({ row, from, count }) => {
+      const at = this.lengths[row] as number;
+      invariant(at + count <= c, `${at} + ${count} tokens in a cache of ${c}`);
+      return {
+        keys: {
+          ...this.#keyColumns(count),
+          ...{ from: from * layers * partStride, fromStride: t },
+          ...{ to: row * this.#rowSize + at, toStride: c },
+        },
+        values: {
+          ...this.#valueColumns(count),
+          ...{ from: from * layers * partStride, fromStride: t * headDim },
+          ...{ to: row * this.#rowSize + at * headDim, toStride: c * headDim },
+        },
+      };
+    });
+    return {
+      keys: { store: this.#keys, partStride, blocks: blocks.map((b) => b.keys) },
+      values: { store: this.#values, partStride, blocks: blocks.map((b) => b.values) },
+    };
+  }
+
+  /** Columns of a row's keys: `count` beside each other in every line of every head. */
+  #keyColumns(count: number, rows = 1): { runs: number; length: number } {
+    return { runs: rows * this.shape.kvHeads * this.shape.headDim, length: count };
+  }
+
+  /** Columns of a row's values: `count·hd` numbers of every head. */
+  #valueColumns(count: number, rows = 1): { runs: number; length: number } {
+    return { runs: rows * this.shape.kvHeads, length: count * this.shape.headDim };
   }
 
   /** Fills the empty row `row` with the only row of another cache. */
   adopt(row: number, other: KeyValueCache): void {
     const count = other.lengths[0] as number;
     this.reserve(count);
-    const { layers, kvHeads, headDim } = this.shape;
+    const { headDim } = this.shape;
     const [c, d] = [this.capacity, other.capacity];
-    for (let l = 0; l < layers; l++) {
-      const [keys, values] = [this.keys[l]?.data, this.values[l]?.data] as [Float32Array, Float32Array];
-      const [otherKeys, otherValues] = [other.keys[l]?.data, other.values[l]?.data] as [Float32Array, Float32Array];
-      for (let k = 0; k < kvHeads; k++) {
-        const target = (row * kvHeads + k) * headDim * c;
-        const source = k * headDim * d;
-        copyKeys(otherKeys, source, d, keys, target, c, headDim, count);
-        values.set(otherValues.subarray(source, source + count * headDim), target);
-      }
-    }
-    this.#fill(row, 0, count);
+    const place = { from: 0, to: row * this.#rowSize };
+    this.#keys.copy(other.#keys, [{ ...this.#keyColumns(count), ...place, fromStride: d, toStride: c }]);
+    this.#values.copy(other.#values, [
+      { ...this.#valueColumns(count), ...place, fromStride: d * headDim, toStride: c * headDim },
+    ]);
+    this.#fill(row, count);
   }
 
-  #fill(row: number, from: number, until: number): void {
+  #fill(row: number, count: number): void {
     const start = row * (this.capacity + 1);
-    for (let i = from; i < until; i++) this.#positions[start + i] = i;
-    this.lengths[row] = until;
+    const from = this.lengths[row] as number;
+    for (let i = from; i < from + count; i++) this.#positions[start + i] = i;
+    this.lengths[row] = from + count;
   }
 
   /** Forgets row `row`'s tokens from position `length` on. */
@@ -147,91 +188,82 @@ export class KeyValueCache {
   /** Drops row `row`: the last row takes its place. */
   remove(row: number): void {
     const last = this.rows - 1;
-    for (const tensors of [this.keys, this.values])
-      tensors.forEach((tensor, l) => {
-        const size = tensor.data.length / (last + 1);
-        const data = tensor.data as Float32Array;
-        if (row !== last) data.copyWithin(row * size, last * size);
-        tensors[l] = lent([last, ...tensor.shape.slice(1)], data.subarray(0, last * size));
-      });
-    const width = this.capacity + 1;
-    this.#positions.copyWithin(row * width, last * width);
-    this.#positions = this.#positions.subarray(0, last * width);
-    this.lengths[row] = this.lengths[last] as number;
-    this.lengths.pop();
+    this.gather(Array.from({ length: last }, (_, n) => (n === row ? last : n)));
   }
 
   /** Makes row i what row `sources[i]` was, for as many rows as there are sources; some rows may go on twice, others end. */
   gather(sources: readonly number[]): void {
-    const n = sources.length;
-    const before = this.rows;
-    for (const tensors of [this.keys, this.values])
-      tensors.forEach((tensor, l) => {
-        const data = gatherRows(tensor.data as Float32Array, before, sources);
-        tensors[l] = lent([n, ...tensor.shape.slice(1)], data);
-      });
-    this.#positions = gatherRows(this.#positions, before, sources);
+    const size = this.#rowSize;
+    const moves = sources.flatMap((source, row) => (source === row ? [] : [{ source, row }]));
+    const block = (from: number, to: number): Block => {
+      return { runs: 1, length: size, from: from * size, fromStride: 0, to: to * size, toStride: 0 };
+    };
+    const rearranged = (store: Store): Store => {
+      if (sources.length * size > store.length) {
+        const wide = this.#allocate(sources.length);
+        wide.copy(
+          store,
+          sources.map((source, row) => block(source, row)),
+        );
+        store.dispose();
+        return wide;
+      }
+      // A row may be wanted after another has taken its place: all that move are laid aside first.
+      const wanted = moves.some(({ source }, i) => moves.slice(0, i).some(({ row }) => row === source));
+      if (!wanted) {
+        store.copy(
+          store,
+          moves.map(({ source, row }) => block(source, row)),
+        );
+        return store;
+      }
+      const aside = this.#allocate(moves.length);
+      aside.copy(
+        store,
+        moves.map(({ source }, i) => block(source, i)),
+      );
+      store.copy(
+        aside,
+        moves.map(({ row }, i) => block(i, row)),
+      );
+      aside.dispose();
+      return store;
+    };
+    if (moves.length > 0) [this.#keys, this.#values] = [rearranged(this.#keys), rearranged(this.#values)];
+    this.#positions = gatherRows(this.#positions, this.capacity + 1, sources);
     const lengths = sources.map((source) => this.lengths[source] as number);
-    this.lengths.splice(0, before, ...lengths);
+    this.lengths.splice(0, this.rows, ...lengths);
   }
 
   /** Makes room for `tokens` columns, moving what is filled. */
   reserve(tokens: number): void {
     if (tokens <= this.capacity) return;
-    const [before, after] = [this.capacity, capacityFor(tokens)];
-    const { kvHeads, headDim } = this.shape;
-    const blocks = this.rows * kvHeads;
-    this.keys.forEach((tensor, l) => {
-      this.keys[l] = lent([this.rows, kvHeads, headDim, after], widen(tensor, blocks * headDim, before, after));
-    });
-    this.values.forEach((tensor, l) => {
-      const data = widen(tensor, blocks, before * headDim, after * headDim);
-      this.values[l] = lent([this.rows, kvHeads, after, headDim], data);
-    });
-    const positions = new Int32Array(this.rows * (after + 1)).fill(PADDING_POSITION);
-    for (let b = 0; b < this.rows; b++) {
+    const { rows, capacity: before } = this;
+    const { headDim } = this.shape;
+    this.capacity = capacityFor(tokens);
+    const after = this.capacity;
+    const widened = (store: Store, block: { runs: number; length: number }, width: number): Store => {
+      const wide = this.#allocate(rows);
+      wide.copy(store, [{ ...block, from: 0, fromStride: before * width, to: 0, toStride: after * width }]);
+      store.dispose();
+      return wide;
+    };
+    this.#keys = widened(this.#keys, this.#keyColumns(before, rows), 1);
+    this.#values = widened(this.#values, this.#valueColumns(before, rows), headDim);
+    const positions = new Int32Array(rows * (after + 1)).fill(PADDING_POSITION);
+    for (let b = 0; b < rows; b++) {
       const start = b * (before + 1);
       positions.set(this.#positions.subarray(start, start + before), b * (after + 1));
     }
     this.#positions = positions;
-    this.capacity = after;
   }
 }
 
-/** Key columns of one head: [hd, T] at `source` into [hd, C] at `target`. */
-function copyKeys(
-  from: Float32Array,
-  source: number,
-  t: number,
-  to: Float32Array,
-  target: number,
-  c: number,
-  headDim: number,
-  count: number,
-): void {
-  // One column is the decoding step: a call of set() for each number would cost more than the number.
-  if (count === 1) for (let d = 0; d < headDim; d++) to[target + d * c] = from[source + d * t] as number;
-  else for (let d = 0; d < headDim; d++) to.set(from.subarray(source + d * t, source + d * t + count), target + d * c);
-}
-
-/** `before` rows as `sources` orders them: in place where there is room, and only rows that move are copied. */
-function gatherRows<T extends Float32Array | Int32Array>(data: T, before: number, sources: readonly number[]): T {
-  const size = data.length / before;
-  const n = sources.length;
-  const moved = sources.flatMap((source, row) => (source === row ? [] : [row]));
-  const copies = moved.map((row) => data.slice((sources[row] as number) * size, ((sources[row] as number) + 1) * size));
-  const own = n <= before ? data.subarray(0, n * size) : new (data.constructor as new (length: number) => T)(n * size);
-  if (n > before) own.set(data);
-  moved.forEach((row, i) => {
-    own.set(copies[i] as T, row * size);
+/** Rows of `width` numbers as `sources` orders them. */
+function gatherRows(data: Int32Array, width: number, sources: readonly number[]): Int32Array {
+  const rows = new Int32Array(sources.length * width);
+  sources.forEach((source, row) => {
+    rows.set(data.subarray(source * width, (source + 1) * width), row * width);
   });
-  return own as T;
-}
-
-/** `blocks` runs of `before` numbers, each lengthened to `after` with zeros. */
-function widen(tensor: LentTensor, blocks: number, before: number, after: number): Float32Array {
-  const data = tensor.data as Float32Array;
-  const wide = new Float32Array(blocks * after);
-  for (let i = 0; i < blocks; i++) wide.set(data.subarray(i * before, (i + 1) * before), i * after);
-  return wide;
+  return rows;
 }

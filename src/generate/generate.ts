@@ -71,7 +71,8 @@ export async function* generateTokens(
   try {
     yield* decode(target, rows, cache, settings, options);
   } finally {
-    options.memory?.keep(target, cache, first.ids, first.edits, first.promptLength, editsToken);
+    if (options.memory === undefined) cache.dispose();
+    else options.memory.keep(target, cache, first.ids, first.edits, first.promptLength, editsToken);
   }
 }
 
@@ -84,8 +85,13 @@ async function readRows(
   const [first] = rows as [Row];
   const before = memory?.take(target, first.ids, first.edits);
   if (before !== undefined) {
-    first.logits = (await extend(target, before, first, signal)) ?? first.logits;
-    return before;
+    try {
+      first.logits = (await extend(target, before, first, signal)) ?? first.logits;
+      return before;
+    } catch (error) {
+      before.dispose();
+      throw error;
+    }
   }
   const { cache, logits } = await readPrompts(target, rows, settings.maxNewTokens, signal);
   rows.forEach((r, n) => {

@@ -2,7 +2,7 @@
 
 import { PADDING_POSITION } from "../data/collate.js";
 import type { HostTensor } from "../runtime/runtime.js";
-import { KeyValueCache, type LiveKeyValues } from "./cache.js";
+import { KeyValueCache } from "./cache.js";
 import { editFeeds, type RowEdits } from "./edits.js";
 import { baseOf, type Generative, sessionsOf } from "./sessions.js";
 
@@ -16,11 +16,6 @@ export interface PromptRow {
 const PASS_TOKENS = 4096;
 /** Tokens of one row in a pass: scores are [heads, T, P+T], and whole prompts of 8,000 tokens would need gigabytes of them. */
 const PIECE = 1024;
-
-interface Pass {
-  readonly logits: HostTensor;
-  readonly live: LiveKeyValues;
-}
 
 /** Feeds that prefill and extension share: rows of ids from `starts` on, padded on the right to the longest. */
 function tokenFeeds(
@@ -44,12 +39,13 @@ function tokenFeeds(
   return feeds;
 }
 
-function passOf({ logits, keys, values }: Record<string, HostTensor>): Pass {
-  return { logits: logits as HostTensor, live: { keys: keys as HostTensor, values: values as HostTensor } };
-}
-
-/** A pass over rows without a past. */
-async function firstPass(target: Generative, rows: readonly PromptRow[]): Promise<Pass> {
+/** A pass over prompts without a past, into the empty rows `places` of the cache; returns logits [B, V]. */
+async function firstPass(
+  target: Generative,
+  cache: KeyValueCache,
+  rows: readonly PromptRow[],
+  places: readonly number[],
+): Promise<HostTensor> {
   const feeds = tokenFeeds(
     rows.map((r) => r.ids),
     0,
@@ -65,17 +61,21 @@ async function firstPass(target: Generative, rows: readonly PromptRow[]): Promis
     t,
   );
   const session = await sessionsOf(target).get("prefill");
-  return passOf(await session.run({ ...feeds, ...edits, keyPositions: { shape: [b, t], data: keyPositions } }));
+  const all = { ...feeds, ...edits, keyPositions: { shape: [b, t], data: keyPositions } };
+  const taken = rows.map(({ ids }, from) => ({ row: places[from] as number, from, count: ids.length }));
+  return (await cache.run(session, all, t, taken)).logits as HostTensor;
 }
 
-/** A pass over a row's tokens from what the cache holds up to `end`. */
-async function nextPass(target: Generative, cache: KeyValueCache, row: PromptRow, end: number): Promise<Pass> {
+/** A pass over a row's tokens from what the cache holds up to `end`; returns logits [1, V]. */
+async function nextPass(target: Generative, cache: KeyValueCache, row: PromptRow, end: number): Promise<HostTensor> {
   const start = cache.lengths[0] as number;
   const feeds = tokenFeeds([row.ids.slice(start, end)], start);
   const edits = editFeeds(target, [{ edits: row.edits, start }], end - start);
   const session = await sessionsOf(target).get("extend");
-  const keyPositions = cache.keyPositions(end - start);
-  return passOf(await session.run({ ...feeds, ...edits, ...cache.feeds(), keyPositions }));
+  const t = end - start;
+  cache.reserve(end);
+  const all = { ...feeds, ...edits, ...cache.feeds(), keyPositions: cache.keyPositions(t) };
+  return (await cache.run(session, all, t, [{ row: 0, from: 0, count: t }])).logits as HostTensor;
 }
 
 /** Angles that depend on the length so far want the whole prompt in one pass. */
@@ -98,12 +98,10 @@ export async function extend(
   let logits: Float32Array | undefined;
   for (let start = cache.lengths[0] as number; start < row.ids.length && !signal?.aborted; ) {
     const end = Math.min(row.ids.length, start + pieceOf(target));
-    const pass =
-      start === 0
-        ? await firstPass(target, [{ ids: row.ids.slice(0, end), edits: row.edits }])
-        : await nextPass(target, cache, row, end);
-    cache.append(0, pass.live, 0, end - start);
-    logits = rowOf(pass.logits, 0);
+    const beginning = { ids: row.ids.slice(0, end), edits: row.edits };
+    if (start === 0) cache.reserve(end);
+    const pass = start === 0 ? firstPass(target, cache, [beginning], [0]) : nextPass(target, cache, row, end);
+    logits = rowOf(await pass, 0);
     start = end;
   }
   return logits;
@@ -140,18 +138,37 @@ async function prefill(
     const own = group.map((n) => rows[n] as PromptRow);
     const [first] = own as [PromptRow];
     if (first.ids.length > longest) {
-      const alone = rows.length === 1 ? cache : new KeyValueCache(cache.shape, 1, longest);
-      logits[group[0] as number] = await extend(target, alone, first, signal);
-      if (alone !== cache) cache.adopt(group[0] as number, alone);
+      const [row] = group as [number];
+      logits[row] =
+        rows.length === 1
+          ? await extend(target, cache, first, signal)
+          : await readAlone(target, cache, row, first, signal);
       continue;
     }
-    const pass = await firstPass(target, own);
+    const found = await firstPass(target, cache, own, group);
     group.forEach((n, from) => {
-      cache.append(n, pass.live, from, lengthOf(rows, n));
-      logits[n] = rowOf(pass.logits, from);
+      logits[n] = rowOf(found, from);
     });
   }
   return logits;
+}
+
+/** Reads a long prompt in a cache of its own, then moves it to the row `row` of the other. */
+async function readAlone(
+  target: Generative,
+  cache: KeyValueCache,
+  row: number,
+  prompt: PromptRow,
+  signal: AbortSignal | undefined,
+): Promise<Float32Array | undefined> {
+  const alone = new KeyValueCache(baseOf(target).runtime, cache.shape, 1, prompt.ids.length);
+  try {
+    const logits = await extend(target, alone, prompt, signal);
+    cache.adopt(row, alone);
+    return logits;
+  } finally {
+    alone.dispose();
+  }
 }
 
 /** Reads all prompts into a new cache with room for the first of `most` new tokens, so that it does not grow at once. */
@@ -162,8 +179,14 @@ export async function readPrompts(
   signal?: AbortSignal,
 ): Promise<{ cache: KeyValueCache; logits: (Float32Array | undefined)[] }> {
   const capacity = Math.max(...rows.map((r) => r.ids.length)) + Math.min(most, 64);
-  const cache = new KeyValueCache(baseOf(target).config, rows.length, capacity);
-  return { cache, logits: await prefill(target, cache, rows, signal) };
+  const { runtime, config } = baseOf(target);
+  const cache = new KeyValueCache(runtime, config, rows.length, capacity);
+  try {
+    return { cache, logits: await prefill(target, cache, rows, signal) };
+  } catch (error) {
+    cache.dispose();
+    throw error;
+  }
 }
 
 /** Row `n` of a matrix. */

@@ -37,6 +37,20 @@ function sameValues(a: readonly Float32Array[], b: readonly Float32Array[]): boo
   return a.length === b.length && a.every((x, i) => x.length === b[i]?.length && x.every((v, j) => v === b[i]?.[j]));
 }
 
+/** How many tokens of the prompt `ids` the kept cache still has. */
+function stillHolds(kept: Kept, target: Generative, ids: readonly number[], edits: RowEdits): number {
+  const { rope } = baseOf(target).config;
+  // Frequencies that change with the length make old keys depend on how long the text was then.
+  if (kept.target !== target || rope?.kind === "dynamic" || rope?.kind === "long") return 0;
+  if (!sameValues(kept.values, valuesOf(target))) return 0;
+  const marks = marksOf(edits, ids.length);
+  // The last token is always computed: its logits are wanted.
+  const most = Math.min(ids.length - 1, kept.ids.length);
+  let same = 0;
+  while (same < most && ids[same] === kept.ids[same] && marks[same] === kept.marks[same]) same++;
+  return same;
+}
+
 /**
  * The cache of one row, kept from call to call. A cached token may be used again where it and all before it are the same
  * tokens, changed by the same edits with the same values: an edit at the last prompt token makes that token and what follows it
@@ -55,17 +69,13 @@ export class PrefixMemory {
     const kept = this.#kept;
     this.#kept = undefined;
     this.reused = 0;
-    // Frequencies that change with the length make old keys depend on how long the text was then.
-    if (kept?.target !== target || baseOf(target).config.rope?.kind === "dynamic") return undefined;
-    if (baseOf(target).config.rope?.kind === "long" || !sameValues(kept.values, valuesOf(target))) return undefined;
-    const marks = marksOf(edits, ids.length);
-    // The last token is always computed: its logits are wanted.
-    const most = Math.min(ids.length - 1, kept.ids.length);
-    let same = 0;
-    while (same < most && ids[same] === kept.ids[same] && marks[same] === kept.marks[same]) same++;
-    if (same === 0) return undefined;
-    kept.cache.truncate(0, same);
-    this.reused = same;
+    if (kept === undefined) return undefined;
+    this.reused = stillHolds(kept, target, ids, edits);
+    if (this.reused === 0) {
+      kept.cache.dispose();
+      return undefined;
+    }
+    kept.cache.truncate(0, this.reused);
     return kept.cache;
   }
 
@@ -83,7 +93,12 @@ export class PrefixMemory {
     promptLength: number,
     generatedEdited: (token: number) => boolean,
   ): void {
-    if (!cache.intact) return;
+    if (!cache.intact) {
+      cache.dispose();
+      return;
+    }
+    // Two calls at once on one memory: the later one stays.
+    this.#kept?.cache.dispose();
     const length = cache.lengths[0] as number;
     const every = edits.map(markOf).join();
     const marks = marksOf(edits, length).map((mark, i) =>

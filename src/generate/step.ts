@@ -42,17 +42,15 @@ export class Decoder {
     const { sessions, feeds } = this.#graphs(rows, made);
     const session = await sessions.decoding(this.#began, made, this.#most);
     cache.reserve(Math.max(...cache.lengths) + 1);
-    const { logits, keys, values } = await session.run({
+    const tokens = {
       ids: { shape: [b, 1], data: BigInt64Array.from(rows, (r) => BigInt(r.ids.at(-1) as number)) },
       positions: { shape: [b, 1], data: Int32Array.from(cache.lengths) },
       keyPositions: cache.keyPositions(1),
       last: everyRow(b),
-      ...cache.feeds(),
-      ...feeds,
-    });
-    const live = { keys: keys as HostTensor, values: values as HostTensor };
+    };
+    const taken = rows.map((_, n) => ({ row: n, from: n, count: 1 }));
+    const { logits } = await cache.run(session, { ...tokens, ...cache.feeds(), ...feeds }, 1, taken);
     rows.forEach((r, n) => {
-      cache.append(n, live, n, 1);
       r.logits = rowOf(logits as HostTensor, n);
     });
   }

@@ -10,6 +10,11 @@ import { InferenceSession, Tensor } from "onnxruntime-node";
  */
 const state = new Int32Array(workerData);
 const sessions = new Map();
+/** By number: the parts, or why there are none. */
+const stores = new Map();
+
+/** Memory that cannot be had: the user's to mend, not a fault of ours. */
+class NoMemory extends Error {}
 let next = 0;
 
 async function act(action, args) {
@@ -30,19 +35,21 @@ const actions = {
     return { id: next++ };
   },
 
-  async run({ id, feeds }) {
+  async run({ id, feeds, keeps }) {
     const session = sessions.get(id);
     if (session === undefined) throw new Error("the session was disposed");
     const tensors = {};
-    for (const [name, { dtype, shape, data }] of Object.entries(feeds)) tensors[name] = new Tensor(dtype, data, shape);
+    for (const [name, feed] of Object.entries(feeds)) tensors[name] = new Tensor(feed.dtype, dataOf(feed), feed.shape);
+    for (const { store } of Object.values(keeps)) partsOf(store);
     const results = await session.run(tensors);
     const outputs = {};
     const transfer = new Set();
     for (const [name, tensor] of Object.entries(results)) {
+      if (name in keeps) continue;
       outputs[name] = { shape: tensor.dims, data: tensor.data };
       transfer.add(tensor.data.buffer);
     }
-    return { outputs, transfer };
+    return { outputs, transfer, results };
   },
 
   async close({ id }) {
@@ -52,7 +59,73 @@ const actions = {
   },
 };
 
+function partsOf(id) {
+  const parts = stores.get(id);
+  if (parts === undefined) throw new Error("the store was disposed");
+  if (parts instanceof Error) throw parts;
+  return parts;
+}
+
+function dataOf({ data, store, part, shape }) {
+  if (store === undefined) return data;
+  return partsOf(store)[part].subarray(
+    0,
+    shape.reduce((a, b) => a * b, 1),
+  );
+}
+
+function copyBlock(source, start, target, { runs, length, from, fromStride, to, toStride }) {
+  const first = start + from;
+  // A run of one number is a decoding step's key: a call of set() for each would cost more than the number.
+  if (length === 1) for (let i = 0; i < runs; i++) target[to + i * toStride] = source[first + i * fromStride];
+  else
+    for (let i = 0; i < runs; i++) {
+      const at = first + i * fromStride;
+      target.set(source.subarray(at, at + length), to + i * toStride);
+    }
+}
+
+/** What stores are asked for: carried out at once and not answered. */
+const requests = {
+  allocate({ id, parts, length }) {
+    try {
+      stores.set(
+        id,
+        Array.from({ length: parts }, () => new Float32Array(length)),
+      );
+    } catch {
+      stores.set(id, new NoMemory(`${Math.ceil((4 * parts * length) / 1e6)} MB`));
+    }
+  },
+
+  copy({ id, from, blocks }) {
+    const [target, source] = [stores.get(id), stores.get(from) ?? new Error("a store was copied that was disposed")];
+    if (!Array.isArray(target)) return;
+    if (!Array.isArray(source)) stores.set(id, source);
+    else
+      for (const block of blocks)
+        target.forEach((part, p) => {
+          copyBlock(source[p], 0, part, block);
+        });
+  },
+
+  free({ id }) {
+    stores.delete(id);
+  },
+};
+
+/** Puts outputs where they are kept. */
+function keepOutputs(results, keeps) {
+  for (const [name, { store, partStride, blocks }] of Object.entries(keeps)) {
+    const { data } = results[name];
+    stores.get(store)?.forEach((part, p) => {
+      for (const block of blocks) copyBlock(data, p * partStride, part, block);
+    });
+  }
+}
+
 parentPort.on("message", async ({ call, action, ...args }) => {
+  if (action in requests) return requests[action](args);
   // What was lent goes home with the answer, whatever it is.
   const lent = {};
   const buffers = new Set();
@@ -62,9 +135,13 @@ parentPort.on("message", async ({ call, action, ...args }) => {
     buffers.add(data.buffer);
   }
   try {
-    const { transfer = [], ...result } = await act(action, args);
+    const { transfer = [], results, ...result } = await act(action, args);
     parentPort.postMessage({ call, result, lent }, [...buffers, ...transfer]);
+    // After the answer: the program goes on meanwhile, and this thread takes no other message before it is done.
+    if (results !== undefined) keepOutputs(results, args.keeps);
   } catch (error) {
-    parentPort.postMessage({ call, lent, error: error instanceof Error ? error.message : String(error) }, [...buffers]);
+    const message = error instanceof Error ? error.message : String(error);
+    const failure = error instanceof NoMemory ? { noMemory: message } : { error: message };
+    parentPort.postMessage({ call, lent, ...failure }, [...buffers]);
   }
 });

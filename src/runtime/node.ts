@@ -2,9 +2,19 @@
 
 import { createRequire } from "node:module";
 import { Worker } from "node:worker_threads";
-import { UserError } from "../errors.js";
+import { invariant, UserError } from "../errors.js";
 import type { OnnxModel } from "../onnx/emit.js";
-import type { HostTensor, LentTensor, Runtime, Session, SessionOptions } from "./runtime.js";
+import type {
+  Block,
+  HostTensor,
+  Keep,
+  LentTensor,
+  Runtime,
+  Session,
+  SessionOptions,
+  Store,
+  StoredTensor,
+} from "./runtime.js";
 
 /** Devices by name, with onnxruntime's name for each. */
 export const devices = { cpu: "cpu", webgpu: "webgpu", cuda: "cuda", coreml: "coreml", dml: "dml" } as const;
@@ -24,6 +34,8 @@ interface Answer {
   /** Goes home with a failure as well. */
   readonly lent?: Record<string, HostTensor["data"]>;
   readonly error?: string;
+  /** Instead of an error: how much memory a store could not have. */
+  readonly noMemory?: string;
 }
 
 interface Waiter {
@@ -57,6 +69,68 @@ export function openNodeRuntime(options: NodeRuntimeOptions = {}): Runtime {
   return new NodeRuntime(checkDevice(options.device ?? "cpu"), options.threads);
 }
 
+function noMemory(amount: string): UserError {
+  return new UserError(
+    `${amount} of memory for keys and values cannot be had.`,
+    "Use shorter texts, or fewer of them at a time.",
+  );
+}
+
+/** Every block within `length` numbers: what lies outside would be lost in the thread, where nobody hears of it. */
+function checkBlocks(blocks: readonly Block[], length: number, from?: number): void {
+  for (const b of blocks) {
+    if (b.runs === 0) continue;
+    const end = (start: number, stride: number): number => start + (b.runs - 1) * stride + b.length;
+    invariant(b.to >= 0 && end(b.to, b.toStride) <= length, `a block to ${b.to} of a part of ${length}`);
+    if (from !== undefined)
+      invariant(b.from >= 0 && end(b.from, b.fromStride) <= from, `a block from ${b.from} of a part of ${from}`);
+  }
+}
+
+/** A store's number, under which the thread has its memory. */
+function idOf(store: Store): number {
+  invariant(store instanceof NodeStore, "a store of another runtime");
+  return store.id;
+}
+
+/** Counted over all runtimes, so that none takes another's store for its own. */
+let storesMade = 0;
+
+class NodeStore implements Store {
+  readonly id: number = storesMade++;
+  readonly parts: number;
+  readonly length: number;
+  private readonly ask: (request: object) => void;
+
+  constructor(parts: number, length: number, ask: (request: object) => void) {
+    const { id } = this;
+    this.parts = parts;
+    this.length = length;
+    this.ask = ask;
+    ask({ action: "allocate", id, parts, length });
+    forgotten.register(this, () => ask({ action: "free", id }), this);
+  }
+
+  view(part: number, shape: readonly number[]): StoredTensor {
+    invariant(shape.reduce((a, b) => a * b, 1) <= this.length, `a view [${shape}] of a part of ${this.length}`);
+    return { shape, store: this, part };
+  }
+
+  copy(source: Store, blocks: readonly Block[]): void {
+    invariant(source.parts === this.parts, `a copy of ${source.parts} parts to ${this.parts}`);
+    checkBlocks(blocks, this.length, source.length);
+    this.ask({ action: "copy", id: this.id, from: idOf(source), blocks });
+  }
+
+  dispose(): void {
+    forgotten.unregister(this);
+    this.ask({ action: "free", id: this.id });
+  }
+}
+
+/** Frees what nobody disposed of and nobody can reach any more, such as a conversation's memory. */
+const forgotten = new FinalizationRegistry((free: () => void) => free());
+
 class NodeRuntime implements Runtime {
   readonly device: Device;
   private readonly threads: number | undefined;
@@ -89,7 +163,7 @@ class NodeRuntime implements Runtime {
     const id = result?.id as number;
     const types = new Map(model.inputs.map((i) => [i.name, i.dtype]));
     return {
-      run: (feeds) => this.run(id, types, feeds),
+      run: (feeds, keeps = {}) => this.run(id, types, feeds, keeps),
       dispose: async () => {
         await this.call("close", { id });
       },
@@ -107,23 +181,43 @@ class NodeRuntime implements Runtime {
     );
   }
 
-  private async run(id: number, types: ReadonlyMap<string, string>, feeds: Feeds): Promise<Record<string, HostTensor>> {
+  private async run(
+    id: number,
+    types: ReadonlyMap<string, string>,
+    feeds: Feeds,
+    keeps: Readonly<Record<string, Keep>>,
+  ): Promise<Record<string, HostTensor>> {
     const typed: Record<string, unknown> = {};
     const lent: [string, LentTensor][] = [];
     for (const [name, t] of Object.entries(feeds)) {
+      const dtype = types.get(name);
+      if ("store" in t) {
+        typed[name] = { dtype, shape: t.shape, store: idOf(t.store), part: t.part };
+        continue;
+      }
       const lend = "lend" in t;
-      typed[name] = { dtype: types.get(name), shape: t.shape, data: t.data, lend };
+      typed[name] = { dtype, shape: t.shape, data: t.data, lend };
       if (lend) lent.push([name, t]);
     }
+    const kept = Object.entries(keeps).map(([name, keep]) => {
+      checkBlocks(keep.blocks, keep.store.length);
+      return [name, { ...keep, store: idOf(keep.store) }];
+    });
     const { result } = await this.call(
       "run",
-      { id, feeds: typed },
+      { id, feeds: typed, keeps: Object.fromEntries(kept) },
       lent.map(([, t]) => t.data.buffer as ArrayBuffer),
       (answer) => {
         for (const [name, t] of lent) t.data = answer.lent?.[name] ?? t.data;
       },
     );
     return result?.outputs as Record<string, HostTensor>;
+  }
+
+  allocate(parts: number, length: number): Store {
+    return new NodeStore(parts, length, (request) => {
+      if (this.ended === undefined) this.worker.postMessage(request);
+    });
   }
 
   async dispose(): Promise<void> {
@@ -191,7 +285,8 @@ class NodeRuntime implements Runtime {
     this.waiting.delete(answer.call);
     if (this.waiting.size === 0) this.worker.unref();
     waiter?.received?.(answer);
-    if (answer.error === undefined) waiter?.resolve(answer);
+    if (answer.noMemory !== undefined) waiter?.reject(noMemory(answer.noMemory));
+    else if (answer.error === undefined) waiter?.resolve(answer);
     else waiter?.reject(new Error(`onnxruntime: ${answer.error}`));
   }
 

@@ -132,6 +132,7 @@ describe("a loss that is no number", () => {
     const losingRuntime: Runtime = {
       device: runtime.device,
       dispose: async () => undefined,
+      allocate: (...values) => runtime.allocate(...values),
       open: async (...values) => {
         const session = await runtime.open(...values);
         return {
