@@ -1,11 +1,23 @@
 /** Recomputation changes what is kept, never what is computed. */
 
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { input, type Tensor, topological } from "../src/graph/tensor.js";
 import { toOnnx } from "../src/onnx/emit.js";
-import { add, gradients, mul, recomputed, reduceSum, tanh } from "../src/ops/index.js";
+import {
+  add,
+  concat,
+  gradients,
+  matMul,
+  mul,
+  recomputed,
+  recomputedInParts,
+  reduceSum,
+  slice,
+  softmax,
+  tanh,
+} from "../src/ops/index.js";
 import { openNodeRuntime } from "../src/runtime/node.js";
-import type { Runtime } from "../src/runtime/runtime.js";
+import type { HostTensor, Runtime } from "../src/runtime/runtime.js";
 import { expectClose, float32 } from "./support.js";
 
 let runtime: Runtime;
@@ -13,6 +25,13 @@ beforeAll(() => {
   runtime = openNodeRuntime({ threads: 1 });
 });
 afterAll(() => runtime.dispose());
+
+async function run(outputs: Record<string, Tensor>, feeds: Record<string, HostTensor>) {
+  const session = await runtime.open(toOnnx(outputs));
+  const result = await session.run(feeds);
+  await session.dispose();
+  return result;
+}
 
 const x = input("x", "float32", ["N", 3], { trainable: true });
 const w = input("w", "float32", [3], { trainable: true });
@@ -37,13 +56,7 @@ test("loss and gradients are the same, also by parameters inside and shared", as
     w: float32([3], [0.9, -0.4, 1.7]),
     c: float32([2, 3], [1, 0.5, -0.25, 2, -1, 0.75]),
   };
-  const run = async (l: Tensor) => {
-    const session = await runtime.open(toOnnx(outputs(l)));
-    const result = await session.run(feeds);
-    await session.dispose();
-    return result;
-  };
-  const [a, b] = [await run(plain), await run(again)];
+  const [a, b] = [await run(outputs(plain), feeds), await run(outputs(again), feeds)];
   for (const name of ["l", "dx", "dw"])
     expectClose(b[name]?.data as Float32Array, a[name]?.data as Float32Array, 1e-6, name);
 });
@@ -54,4 +67,63 @@ test("the derivative uses nothing of the first computation but its inputs", () =
   // Two for the values (the second layer's input is the first layer's output) and two again for the derivative.
   expect(count(loss((f, h) => f(h)))).toBe(2);
   expect(count(loss((f, h) => recomputed(f, h)))).toBe(3);
+});
+
+/** Four query heads, two key heads: each of a head's parts, an input of as many slices, of fewer, of one; a parameter inside. */
+describe.each([1, 2, 4])("in %i parts", (parts) => {
+  const q = input("q", "float32", ["B", 4, "T", 2], { trainable: true });
+  const k = input("k", "float32", ["B", 2, 2, "T"], { trainable: true });
+  const frozen = input("v", "float32", ["B", 1, "T", 2]);
+  const inner = input("w", "float32", [2], { trainable: true });
+  const attention = (a?: Tensor, b?: Tensor, c?: Tensor): Tensor =>
+    matMul(softmax(matMul(mul(a as Tensor, inner), b as Tensor)), c as Tensor);
+  /** The same with key heads repeated by hand. */
+  const outputs = (y: Tensor): Record<string, Tensor> => {
+    const loss = reduceSum(mul(y, tanh(y)), { axes: [0, 1, 2, 3] });
+    const [dq, dk, dw] = gradients(loss, [q, k, inner]) as [Tensor, Tensor, Tensor];
+    return { y, loss, dq, dk, dw };
+  };
+  const key = (at: number): Tensor => slice(k, { axis: 1, start: at, end: at + 1 });
+  const repeated = concat(key(0), key(0), key(1), key(1), { axis: 1 });
+  const plain = outputs(attention(q, repeated, frozen));
+  // In two parts, a part's queries are those of one key head; otherwise f sees as many key heads as query heads, or one.
+  const inParts = outputs(
+    parts === 1
+      ? recomputedInParts(attention, 1, q, repeated, frozen)
+      : recomputedInParts(attention, parts, q, k, frozen),
+  );
+
+  test("value and gradients are those of the whole", async () => {
+    const draw = (n: number, seed: number): number[] =>
+      Array.from({ length: n }, (_, i) => Math.sin(seed + 1.7 * i * i));
+    const feeds = {
+      q: float32([2, 4, 3, 2], draw(48, 1)),
+      k: float32([2, 2, 2, 3], draw(24, 2)),
+      v: float32([2, 1, 3, 2], draw(12, 3)),
+      w: float32([2], [0.7, -1.2]),
+    };
+    const [a, b] = [await run(plain, feeds), await run(inParts, feeds)];
+    for (const name of Object.keys(plain)) {
+      expect(b[name]?.shape).toEqual(a[name]?.shape);
+      expectClose(b[name]?.data as Float32Array, a[name]?.data as Float32Array, 1e-6, name);
+    }
+  });
+
+  test("for the derivative every part is computed again, after the part before it", () => {
+    const count = (name: string, of: Tensor[]): number =>
+      topological(of).filter((t) => t.source.kind === "op" && t.source.op.name === name).length;
+    const { y, ...rest } = inParts as { y: Tensor };
+    expect(count("Softmax", [y])).toBe(parts);
+    expect(count("Softmax", [y, ...(Object.values(rest) as Tensor[])])).toBe(2 * parts);
+    // Each of a part's three inputs waits for the gradient from above; from the second part on also for the part before it.
+    expect(count("After", Object.values(rest) as Tensor[])).toBe(3 + (parts - 1) * 3 * 3);
+  });
+});
+
+test("in parts that its slices do not go into, or of something frozen", () => {
+  const h = input("h", "float32", ["B", 4, 2], { trainable: true });
+  const tanhOf = (a?: Tensor): Tensor => tanh(a as Tensor);
+  expect(() => recomputedInParts(tanhOf, 3, h)).toThrow("internal: 4 slices do not go into 3 parts");
+  const still = recomputedInParts(tanhOf, 2, input("f", "float32", ["B", 4, 2]));
+  expect(topological([still]).some((t) => t.source.kind === "op" && t.source.op.name === "Recomputed")).toBe(false);
 });

@@ -10,6 +10,7 @@ import {
   lessOrEqual,
   matMul,
   recomputed,
+  recomputedInParts,
   reshape,
   slice,
   softmax,
@@ -75,8 +76,26 @@ export function splitHeads(x: Tensor, b: Dim, t: Dim, heads: number, headDim: nu
   return reshape(x, { shape: [b, t, heads, headDim] });
 }
 
+export interface AttendOptions {
+  readonly past?: KeyValues | undefined;
+  /** For long texts, in how many parts heads come: one part's scores exist at a time. One of `headPartsOf`; default 1. */
+  readonly headParts?: number | undefined;
+}
+
+/** In how many parts the heads may come, fewest first: each part has all of its query heads' key heads, or shares one. */
+export function headPartsOf({ heads, kvHeads }: Omit<HeadShape, "headDim">): number[] {
+  const parts = Array.from({ length: heads }, (_, i) => i + 1).filter((n) => heads % n === 0);
+  // Several key heads with several query heads each would want groups within a part.
+  return heads === kvHeads ? parts : parts.filter((n) => n === 1 || n % kvHeads === 0);
+}
+
+/** For how many query heads `causalMask` repeats the mask: in parts, heads are not joined, and one mask serves all. */
+export function maskGroups({ heads, kvHeads }: Omit<HeadShape, "headDim">, headParts = 1): number {
+  return headParts === 1 ? heads / kvHeads : 1;
+}
+
 /**
- * softmax(q·Kᵀ + mask)·V. q [B, T, H, hd], already scaled, k, v [B, T, KV, hd], mask [B, 1, G·T, P+T]; returns rows
+ * softmax(q·Kᵀ + mask)·V. q [B, T, H, hd], already scaled, k, v [B, T, KV, hd], mask as `causalMask` makes it; returns rows
  * [B·T, H·hd] and the live tokens' keys and values. The past is multiplied where it lies: concatenating scores, not caches.
  * Attention weights, which grow with the square of the length, are not kept for the derivative but computed again there.
  */
@@ -86,28 +105,42 @@ export function attend(
   v: Tensor,
   mask: Tensor,
   shape: HeadShape,
-  past?: KeyValues,
+  { past, headParts = 1 }: AttendOptions = {},
 ): { rows: Tensor; live: KeyValues } {
   const [b, t] = [q.dim(0), q.dim(1)];
   const { heads, kvHeads, headDim } = shape;
-  const grouped = reshape(transpose(q, { axes: [0, 2, 1, 3] }), {
-    shape: [b, kvHeads, times(heads / kvHeads, t), headDim],
-  });
+  const queries = transpose(q, { axes: [0, 2, 1, 3] });
   const live = { keys: transpose(k, { axes: [0, 2, 3, 1] }), values: transpose(v, { axes: [0, 2, 1, 3] }) };
-  const mix = (query: Tensor, keys: Tensor, values: Tensor): Tensor => {
-    const scores =
-      past === undefined ? matMul(query, keys) : concat(matMul(query, past.keys), matMul(query, keys), { axis: 3 });
+  // Frozen where there is one. It is handed over where heads come in parts, otherwise used as it lies.
+  const mix: Mix = (query, keys, values, pastKeys = past?.keys, pastValues = past?.values) => {
+    const looksBack = pastKeys !== undefined && pastValues !== undefined;
+    const own = matMul(query, keys);
+    const scores = looksBack ? concat(matMul(query, pastKeys), own, { axis: 3 }) : own;
     const weights = softmax(add(scores, mask));
-    return past === undefined ? matMul(weights, values) : mixBoth(weights, past, values);
+    return looksBack ? mixBoth(weights, pastValues, values) : matMul(weights, values);
   };
-  const mixed = recomputed(mix, grouped, live.keys, live.values);
-  const perHead = transpose(reshape(mixed, { shape: [b, heads, t, headDim] }), { axes: [0, 2, 1, 3] });
+  const f = mix as (...inputs: readonly Tensor[]) => Tensor;
+  const inputs = past === undefined ? [] : [past.keys, past.values];
+  const mixed =
+    headParts > 1
+      ? recomputedInParts(f, headParts, queries, live.keys, live.values, ...inputs)
+      : inGroups((grouped) => recomputed(f, grouped, live.keys, live.values), queries, kvHeads);
+  const perHead = transpose(mixed, { axes: [0, 2, 1, 3] });
   return { rows: reshape(perHead, { shape: [times(b, t), heads * headDim] }), live };
 }
 
-function mixBoth(weights: Tensor, past: KeyValues, values: Tensor): Tensor {
-  const p = past.values.dim(2);
-  const t = values.dim(2);
-  const ofPast = matMul(slice(weights, { axis: 3, start: 0, end: p }), past.values);
+type Mix = (query: Tensor, keys: Tensor, values: Tensor, pastKeys?: Tensor, pastValues?: Tensor) => Tensor;
+
+/** Queries [B, H, T, hd] that share a key head, as one matrix [B, KV, G·T, hd], for `mix` and back. */
+function inGroups(mix: (queries: Tensor) => Tensor, queries: Tensor, kvHeads: number): Tensor {
+  const [b, heads, t, headDim] = queries.shape as [Dim, number, Dim, Dim];
+  return reshape(mix(reshape(queries, { shape: [b, kvHeads, times(heads / kvHeads, t), headDim] })), {
+    shape: queries.shape,
+  });
+}
+
+function mixBoth(weights: Tensor, past: Tensor, values: Tensor): Tensor {
+  const [p, t] = [past.dim(2), values.dim(2)];
+  const ofPast = matMul(slice(weights, { axis: 3, start: 0, end: p }), past);
   return add(ofPast, matMul(slice(weights, { axis: 3, start: p, end: plus(p, t) }), values));
 }

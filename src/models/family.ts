@@ -26,6 +26,8 @@ export interface LiveTokens {
   readonly tokenTypes?: Tensor;
   /** Keep only each block's input for the derivative and compute the block again there (gradient checkpointing). */
   readonly recomputeBlocks?: boolean;
+  /** In how many parts heads attend, one of `headPartsOf`: less memory where texts are long. Default 1. */
+  readonly headParts?: number;
 }
 
 /** Runs a block as the tokens ask: plainly, or to be computed again for the derivative. */

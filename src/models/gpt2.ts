@@ -104,7 +104,8 @@ export const gpt2: Family = {
       const part = (n: number): Tensor => slice(qkv, { axis: 1, start: n * d, end: (n + 1) * d });
       const rows = tapProjections(at, part(0), part(1), part(2));
       const [q, k, v] = rows.map((r) => splitHeads(r, b, t, c.heads, c.headDim)) as [Tensor, Tensor, Tensor];
-      const result = attend(mul(q, scalar(c.scale(index))), k, v, mask, c, tokens.past?.[index]);
+      const how = { past: tokens.past?.[index], headParts: tokens.headParts };
+      const result = attend(mul(q, scalar(c.scale(index))), k, v, mask, c, how);
       live[index] ??= result.live;
       return conv1d(layer.under("c_proj"), at("attention_value_output", result.rows), d, d);
     };

@@ -10,7 +10,7 @@ export { abs, add, cos, div, exp, log, mul, neg, pow, sign, sin, sqrt, sub } fro
 export { gemm, matMul } from "./linear.js";
 export { and, cast, lessOrEqual, where } from "./logic.js";
 export { layerNormalization, logSumExp, rmsNormalization, softmax } from "./normalization.js";
-export { recomputed } from "./recomputed.js";
+export { plainValues, recomputed, recomputedInParts } from "./recomputed.js";
 export { reduceMax, reduceMean, reduceSum } from "./reduce.js";
 export { rotary } from "./rotary.js";
 export { gather, scatterAdd, scatterRows } from "./rows.js";
