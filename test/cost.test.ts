@@ -85,7 +85,14 @@ function modelOf(c: Shape): CausalLM {
     id: c.model_type,
     revision: undefined,
     checkpoint: { folder: "/", config: { ...c, tie_word_embeddings: true }, generationConfig: {}, weights },
-    runtime: { device: "none", open: refuse, dispose: () => Promise.resolve() },
+    runtime: {
+      device: "none",
+      open: refuse,
+      allocate: () => {
+        throw new Error("this model has no memory to keep anything in");
+      },
+      dispose: () => Promise.resolve(),
+    },
   });
 }
 

@@ -51,6 +51,16 @@ const trainingSchema = z.strictObject({
     .default(true)
     .describe("compute what lies under the edits and before them once an example, instead of in every step"),
   frozenCacheMemory: rate.default(512).describe("megabytes of it kept in memory; the rest goes to a temporary file"),
+  frozenCacheDir: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("folder to keep it in for later runs on the same model, layers and data; it can be deleted at any time"),
+  frozenCacheDisk: rate.default(20_000).describe("megabytes of it kept on disk; what is beyond is computed again"),
+  frozenCacheDtype: z
+    .enum(["float32", "bfloat16"])
+    .default("float32")
+    .describe("how it is kept: bfloat16 takes half the room and rounds to three digits"),
   seed: z.number().int().min(0).default(42).describe("seeds shuffling and dropout"),
   reportTo: z
     .array(z.enum(["jsonl", "tensorboard"]))
@@ -90,6 +100,9 @@ export interface TrainingArguments {
   readonly gradientCheckpointing: boolean;
   readonly frozenCache: boolean;
   readonly frozenCacheMemory: number;
+  readonly frozenCacheDir?: string | undefined;
+  readonly frozenCacheDisk: number;
+  readonly frozenCacheDtype: "float32" | "bfloat16";
   readonly seed: number;
   readonly reportTo: readonly ("jsonl" | "tensorboard")[];
 }

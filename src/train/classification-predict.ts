@@ -18,6 +18,15 @@ export interface Classified {
   readonly scores: readonly number[];
 }
 
+export interface PredictOptions {
+  /** Default 8. */
+  readonly batchSize?: number;
+  /** Called after every batch with how many texts are done. */
+  readonly onProgress?: (done: number) => void;
+  /** Stops after the batch in progress: its reason is thrown. */
+  readonly signal?: AbortSignal;
+}
+
 /**
  * Logits of texts, a list of numLabels each; labels are not looked at.
  *
@@ -26,7 +35,12 @@ export interface Classified {
 export async function logitsOf(
   reft: ReftModel,
   examples: readonly ClassificationExample[],
-  { batchSize = 8, padTokenId = 0 }: { readonly batchSize?: number; readonly padTokenId?: number } = {},
+  {
+    batchSize = 8,
+    padTokenId = 0,
+    onProgress,
+    signal,
+  }: PredictOptions & { readonly padTokenId?: number | undefined } = {},
 ): Promise<number[][]> {
   checkTexts(examples, reft, "texts");
   // Whatever the problem, logits are the same: the one that needs no label of its own is asked for.
@@ -36,8 +50,10 @@ export async function logitsOf(
   try {
     const found: number[][] = [];
     for (const batch of chunks(examples, { batchSize, dropLast: false })) {
+      signal?.throwIfAborted();
       const unlabelled = batch.map((example) => ({ ...example, label: [] }));
       found.push(...logitRows((await step.run(unlabelled, 1)).outputs));
+      onProgress?.(found.length);
     }
     return found;
   } finally {
@@ -54,9 +70,9 @@ export async function classify(
   reft: ReftModel,
   tokenizer: Pick<Tokenizer, "encode" | "padTokenId">,
   texts: readonly string[],
-  options: { readonly batchSize?: number } = {},
+  options: PredictOptions = {},
 ): Promise<Classified[]> {
-  const { labels, problemType } = classifierOf(reft);
+  classifierOf(reft);
   const { positions, edits } = reft;
   if (positions === undefined)
     throw new UserError(
@@ -68,7 +84,17 @@ export async function classify(
     if (inputIds.length === 0) throw new UserError(`texts[${i}] has no tokens.`, "Leave it out.");
     return { inputIds, locations: spreadUnits(locate(positions, inputIds.length), edits.length) };
   });
-  const logits = await logitsOf(reft, examples, { ...options, padTokenId: tokenizer.padTokenId });
+  return classesOf(reft, examples, { ...options, padTokenId: tokenizer.padTokenId });
+}
+
+/** The classes of texts that are tokens already: pairs, say. */
+export async function classesOf(
+  reft: ReftModel,
+  examples: readonly ClassificationExample[],
+  options: PredictOptions & { readonly padTokenId?: number | undefined } = {},
+): Promise<Classified[]> {
+  const { labels, problemType } = classifierOf(reft);
+  const logits = await logitsOf(reft, examples, options);
   return logits.map((z) => {
     if (problemType === "regression") return { label: labels[0] as string, score: z[0] as number, scores: z };
     if (problemType === "multi_label_classification") {

@@ -22,6 +22,7 @@ import {
   pairFigures,
   sequencesOf,
 } from "./pairs.js";
+import { headPartsFor } from "./parts.js";
 import { wholeSpans } from "./spans.js";
 import { openGraph, tokensOf } from "./step.js";
 import { ReftTrainer, type TrainerOptions } from "./trainer.js";
@@ -93,7 +94,8 @@ class Reference {
   private readonly reft: ReftModel;
   private readonly lossType: DPOLossType;
   private readonly known: WeakMap<Example, number>;
-  private session: Promise<Session> | undefined;
+  /** By the number of parts that heads come in. */
+  private readonly sessions = new Map<number, Promise<Session>>();
 
   constructor(reft: ReftModel, lossType: DPOLossType, known: WeakMap<Example, number>) {
     this.reft = reft;
@@ -104,25 +106,33 @@ class Reference {
   async of(examples: readonly Example[], padTokenId: number): Promise<Float32Array> {
     const missing = [...new Set(examples.filter((e) => !this.known.has(e)))];
     if (missing.length > 0) {
-      this.session ??= openGraph(this.reft, referenceGraph(this.reft));
       const spans = wholeSpans(this.reft, missing);
       const { batch, feeds } = answerFeeds(missing, { padTokenId, spans }, this.lossType);
-      const { logProbs } = await (await this.session).run({ ...feeds, ...tokensOf(batch) });
+      const sizes = { batch: batch.size, live: batch.length, past: 0 };
+      const session = await this.session(headPartsFor(this.reft.model.config, sizes));
+      const { logProbs } = await session.run({ ...feeds, ...tokensOf(batch) });
       for (const [i, e] of missing.entries()) this.known.set(e, (logProbs as HostTensor).data[i] as number);
     }
     return Float32Array.from(examples, (e) => this.known.get(e) as number);
   }
 
+  private session(headParts: number): Promise<Session> {
+    const session = this.sessions.get(headParts) ?? openGraph(this.reft, referenceGraph(this.reft, headParts));
+    this.sessions.set(headParts, session);
+    return session;
+  }
+
   async dispose(): Promise<void> {
-    await (await this.session)?.dispose();
+    for (const session of this.sessions.values()) await (await session).dispose();
   }
 }
 
-function referenceGraph({ model }: ReftModel): Outputs {
+function referenceGraph({ model }: ReftModel, headParts: number): Outputs {
   const tokens = {
     ids: input("ids", "int64", ["B", "T"]),
     positions: input("positions", "int32", ["B", "T"]),
     keyPositions: input("keyPositions", "int32", ["B", "T"]),
+    headParts,
   };
   const { hidden } = model.forward(tokens, (_site, h) => h);
   return { logProbs: answerLogProbs(hidden, model.head()) };

@@ -3,6 +3,7 @@
 import { adapterConfig } from "../reft/adapter.js";
 import type { ReftModel } from "../reft/reft-model.js";
 import type { TrainingArguments } from "./arguments.js";
+import { hex, joinBytes, sha256 } from "./digest.js";
 
 export interface Course {
   readonly model: ReftModel;
@@ -24,6 +25,8 @@ const indifferent = new Set([
   "saveTotalLimit",
   "reportTo",
   "frozenCacheMemory",
+  "frozenCacheDir",
+  "frozenCacheDisk",
 ]);
 
 /** SHA-256 in hex over the settings, the base model's sizes (not its name: folders move), the edits and the data. */
@@ -35,8 +38,8 @@ export async function fingerprint({ model, args, totalSteps, items, evaluation, 
   // What is never evaluated changes nothing.
   const evaluated = args.evalStrategy === "no" ? [] : evaluation;
   let digest = await sha256(new TextEncoder().encode(JSON.stringify(all)));
-  for (const data of [items, evaluated]) digest = await sha256(join(digest, await digestOf(data)));
-  return Array.from(digest, (b) => b.toString(16).padStart(2, "0")).join("");
+  for (const data of [items, evaluated]) digest = await sha256(joinBytes(digest, await digestOf(data)));
+  return hex(digest);
 }
 
 /** A chain over stretches of items: a large data set as one text would be longer than a string may be. */
@@ -44,18 +47,7 @@ async function digestOf(items: readonly unknown[]): Promise<Uint8Array> {
   let digest = new Uint8Array();
   for (let from = 0; from < items.length; from += 1000) {
     const stretch = items.slice(from, from + 1000);
-    digest = await sha256(join(digest, new TextEncoder().encode(JSON.stringify(stretch))));
+    digest = await sha256(joinBytes(digest, new TextEncoder().encode(JSON.stringify(stretch))));
   }
   return digest;
-}
-
-function join(a: Uint8Array, b: Uint8Array): Uint8Array<ArrayBuffer> {
-  const both = new Uint8Array(a.length + b.length);
-  both.set(a);
-  both.set(b, a.length);
-  return both;
-}
-
-async function sha256(bytes: Uint8Array<ArrayBuffer>): Promise<Uint8Array<ArrayBuffer>> {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
 }

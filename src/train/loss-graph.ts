@@ -4,7 +4,7 @@ import { plus } from "../graph/dim.js";
 import { frontier, substitute } from "../graph/frontier.js";
 import { input, type Tensor, topological } from "../graph/tensor.js";
 import type { KeyValues } from "../models/attention.js";
-import { gradients } from "../ops/index.js";
+import { gradients, plainValues } from "../ops/index.js";
 import type { ReftModel } from "../reft/reft-model.js";
 import { nextToken } from "./next-token.js";
 import type { Objective, Outputs } from "./objective.js";
@@ -34,6 +34,8 @@ export interface GraphOptions {
   readonly training: boolean;
   /** Keep only each block's input for the derivative. Default false. */
   readonly recomputeBlocks?: boolean | undefined;
+  /** In how many parts heads attend, one of `headPartsOf`. Default 1. */
+  readonly headParts?: number;
   /** Default: the next token. */
   readonly objective?: Lossy;
   /** In how many parts labelled rows come. Default 1. */
@@ -41,7 +43,7 @@ export interface GraphOptions {
 }
 
 function build(reft: ReftModel, options: GraphOptions, withPast: boolean): Built {
-  const { training, recomputeBlocks = false, objective = nextToken, parts = 1 } = options;
+  const { training, recomputeBlocks = false, headParts = 1, objective = nextToken, parts = 1 } = options;
   const { config } = reft.model;
   const { tap, parameters, edited } = reft.tap({ training });
   const ids = input("ids", "int64", ["B", "T"]);
@@ -54,6 +56,7 @@ function build(reft: ReftModel, options: GraphOptions, withPast: boolean): Built
     positions: input("positions", "int32", ["B", "T"]),
     keyPositions: input("keyPositions", "int32", ["B", withPast ? plus("P", "T") : "T"]),
     recomputeBlocks,
+    headParts,
     ...(reft.model.bidirectional ? { tokenTypes: input("tokenTypes", "int64", ["B", "T"]) } : {}),
     ...(withPast ? { past } : {}),
   };
@@ -62,11 +65,22 @@ function build(reft: ReftModel, options: GraphOptions, withPast: boolean): Built
   const slopes = training ? gradients(outputs.loss as Tensor, [...parameters.values()]) : [];
   return {
     // Gradients first: nodes run in the order that outputs ask for them, and a part's logits are then used up before the next's.
-    outputs: { ...Object.fromEntries(slopes.map((g, i) => [`gradient.${i}`, g])), ...outputs },
+    outputs: { ...uppermostFirst(slopes), ...outputs },
     ids,
     live,
     edited,
   };
+}
+
+/**
+ * Gradients by name, those with the least under them first: of an upper layer before a lower one, for which the way leads through
+ * the upper. The other way round, what upper layers' gradients want would be kept until the lowest is done: with blocks
+ * recomputed 2.9 of 4.3 GB, at 30 edited layers of the 135M shape and 4 × 2,048 tokens.
+ */
+function uppermostFirst(slopes: readonly Tensor[]): Outputs {
+  const sizes = slopes.map((g) => topological([g]).length);
+  const order = slopes.map((_, i) => i).sort((a, b) => (sizes[a] as number) - (sizes[b] as number));
+  return Object.fromEntries(order.map((i) => [`gradient.${i}`, slopes[i] as Tensor]));
 }
 
 /** Loss and gradients of whole examples: everything computed in every step. */
@@ -109,10 +123,9 @@ export function cutStep(reft: ReftModel, options: GraphOptions): CutStep {
     const { keys, values } = whole.live[layer] as KeyValues;
     return [[pastKeys(layer), keys] as const, [pastValues(layer), values] as const];
   });
-  const unedited = substitute(
-    past.map(([, t]) => t),
-    whole.edited,
-  );
+  const edited = past.map(([, t]) => t);
+  // What is computed again for the derivative takes along the parameters of the edits in it, though nothing is edited.
+  const unedited = substitute(edited, new Map([...plainValues(edited), ...whole.edited]));
   const rows = Object.fromEntries(cut.map((t, i) => [frozenInput(i), t]));
   return {
     frozen: { ...rows, ...Object.fromEntries(past.map(([name], i) => [name, unedited[i] as Tensor])) },

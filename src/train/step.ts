@@ -9,11 +9,14 @@ import { toOnnx } from "../onnx/emit.js";
 import type { Random } from "../reft/random.js";
 import type { ReftModel } from "../reft/reft-model.js";
 import type { HostTensor, Session } from "../runtime/runtime.js";
-import { entriesOf, FrozenCache, frozenShape } from "./frozen-cache.js";
+import { FrozenCache } from "./frozen-cache.js";
+import { cutOrigin } from "./frozen-keys.js";
+import { frozenShape } from "./frozen-pieces.js";
 import { FrozenStore } from "./frozen-store.js";
-import { cutStep, type GraphOptions, wholeStep } from "./loss-graph.js";
+import { type CutStep, cutStep, type GraphOptions, wholeStep } from "./loss-graph.js";
 import { inParts, int64s, nextToken } from "./next-token.js";
 import type { Feeds, Figures, Objective, Outputs } from "./objective.js";
+import { headPartsFor, partsOf } from "./parts.js";
 import { liveSpans, wholeSpans } from "./spans.js";
 
 export interface StepResult {
@@ -45,8 +48,10 @@ export interface StepOptions {
   readonly frozenCache: boolean;
   /** Keep only each block's input for the derivative and compute the block again there. Default false. */
   readonly gradientCheckpointing?: boolean;
-  /** Bytes of frozen work kept in memory; the rest goes to a temporary file. */
-  readonly frozenCacheBytes: number;
+  /** Where frozen work is kept: several steps may share it, and whoever made it disposes it. */
+  readonly frozenStore?: FrozenStore | undefined;
+  /** Without a `frozenStore`: bytes of frozen work kept in memory, default 512 MB; the rest goes to a temporary file. */
+  readonly frozenCacheBytes?: number;
 }
 
 /** Opens a step over examples. */
@@ -65,17 +70,18 @@ export async function openStepOf<Item>(
 
 /** Everything in every step. */
 async function openWhole<Item>(objective: Objective<Item>, reft: ReftModel, options: StepOptions): Promise<Step<Item>> {
-  const sessions = new LazySessions<number>((parts) =>
-    openGraph(reft, wholeStep(reft, graphOptions(objective, options, parts))),
+  const sessions = new LazySessions<StepParts>((key) =>
+    openGraph(reft, wholeStep(reft, graphOptions(objective, options, key))),
   );
   const batches = objective.batches(reft);
   return {
     run: async (items, weight, dropout) => {
       const spans = wholeSpans(reft, sequencesOf(objective, items), objective);
       const { batch, feeds } = await batches.make(items, { ...options, spans }, weight);
-      const parts = partsOf(objective, reft, feeds);
-      const session = await sessions.get(parts);
-      const own = inParts(feeds, objective.inParts ?? [], parts);
+      const rows = partsOf(objective, reft, feeds);
+      const heads = headPartsFor(reft.model.config, { batch: batch.size, live: batch.length, past: 0 });
+      const session = await sessions.get(`${rows} ${heads}`);
+      const own = inParts(feeds, objective.inParts ?? [], rows);
       const all = { ...feedsOf(reft, batch, options, dropout), ...own, ...tokensOf(batch) };
       return resultOf(objective, items, reft, await session.run(all), options);
     },
@@ -85,18 +91,13 @@ async function openWhole<Item>(objective: Objective<Item>, reft: ReftModel, opti
   };
 }
 
-function graphOptions<Item>(objective: Objective<Item>, options: StepOptions, parts: number): GraphOptions {
-  return { training: options.training, recomputeBlocks: options.gradientCheckpointing, objective, parts };
-}
+/** In how many parts labelled rows come, and heads. */
+type StepParts = `${number} ${number}`;
 
-/** Logits of one part take no more than this: as much as the weights of a small model. */
-const mostLogitBytes = 256e6;
-
-/** In how many parts a batch's labelled rows come: a power of two, so that few graphs serve all batches. */
-function partsOf<Item>({ inParts: names = [] }: Objective<Item>, reft: ReftModel, feeds: Feeds): number {
-  const rows = names[0] === undefined ? 0 : (feeds[names[0]]?.data.length ?? 0);
-  const needed = (rows * reft.model.config.vocabSize * 4) / mostLogitBytes;
-  return needed <= 1 ? 1 : Math.min(2 ** Math.ceil(Math.log2(needed)), rows);
+function graphOptions<Item>(objective: Objective<Item>, options: StepOptions, key: StepParts): GraphOptions {
+  const { training, gradientCheckpointing: recomputeBlocks } = options;
+  const [parts, headParts] = key.split(" ").map(Number);
+  return { training, recomputeBlocks, objective, parts: parts ?? 1, headParts: headParts ?? 1 };
 }
 
 function sequencesOf<Item>(objective: Objective<Item>, items: readonly Item[]): Sequence[] {
@@ -105,20 +106,27 @@ function sequencesOf<Item>(objective: Objective<Item>, items: readonly Item[]): 
 
 /** Frozen work once an example; steps over the live tokens and the layers above the cut. */
 async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, options: StepOptions): Promise<Step<Item>> {
-  const cut = cutStep(reft, graphOptions(objective, options, 1));
-  const shape = frozenShape(cut, reft.model.config);
-  const frozen = new LazySessions<FrozenGraph>((graph) => openGraph(reft, cut[graph]));
-  const steps = new LazySessions<`${number} ${StepGraph}`>((key) => {
-    const [parts, graph] = key.split(" ") as [string, StepGraph];
-    const own = parts === "1" ? cut : cutStep(reft, graphOptions(objective, options, Number(parts)));
-    return openGraph(reft, own[graph]);
+  const cutBy = (key: StepParts): CutStep => cutStep(reft, graphOptions(objective, options, key));
+  const cut = cutBy("1 1");
+  const shape = frozenShape(cut, reft.model.bidirectional, reft.model.config);
+  const frozen = new LazySessions<`${FrozenGraph} ${number}`>((key) => {
+    const [graph, heads] = key.split(" ") as [FrozenGraph, string];
+    return openGraph(reft, (heads === "1" ? cut : cutBy(`1 ${Number(heads)}`))[graph]);
   });
-  const store = new FrozenStore(options.frozenCacheBytes);
-  const cache = new FrozenCache(shape, store, async (sequences) => {
+  const steps = new LazySessions<`${StepGraph} ${StepParts}`>((key) => {
+    const [graph, rows, heads] = key.split(" ") as [StepGraph, string, string];
+    const parts: StepParts = `${Number(rows)} ${Number(heads)}`;
+    return openGraph(reft, (parts === "1 1" ? cut : cutBy(parts))[graph]);
+  });
+  const store = options.frozenStore ?? new FrozenStore({ memory: options.frozenCacheBytes ?? 512e6 });
+  // Keyed by the plain graph: heads in parts give the same but for rounding.
+  const shelf = await store.shelf(cutOrigin(cut.frozen, reft.model.runtime.device));
+  const cache = new FrozenCache(shape, shelf, async (sequences) => {
     const batch = collateTokens(sequences, { ...options, spans: wholeSpans(reft, sequences, objective) });
     const spans = liveSpans(reft, sequences, objective);
-    const session = await frozen.get(looksBack(spans) ? "frozen" : "frozenWithoutPast");
-    return entriesOf(await session.run(tokensOf(batch)), spans, batch.length, shape);
+    const heads = headPartsFor(reft.model.config, { batch: batch.size, live: batch.length, past: 0 });
+    const session = await frozen.get(`${looksBack(spans) ? "frozen" : "frozenWithoutPast"} ${heads}`);
+    return { outputs: await session.run(tokensOf(batch)), length: batch.length };
   });
   const batches = objective.batches(reft);
   const looksBack = (spans: readonly Span[]): boolean => shape.pastLayers.length > 0 && spans.some((s) => s.start > 0);
@@ -129,14 +137,16 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
       const fed = await cache.feeds(sequences, spans);
       const past = Math.max(...spans.map((s) => s.start));
       const { batch, feeds } = await batches.make(items, { ...options, spans }, weight);
-      const parts = partsOf(objective, reft, feeds);
-      const session = await steps.get(`${parts} ${looksBack(spans) ? "step" : "stepWithoutPast"}`);
-      const own = inParts(feeds, objective.inParts ?? [], parts);
+      const rows = partsOf(objective, reft, feeds);
+      const heads = headPartsFor(reft.model.config, { batch: batch.size, live: batch.length, past });
+      const session = await steps.get(`${looksBack(spans) ? "step" : "stepWithoutPast"} ${rows} ${heads}`);
+      const own = inParts(feeds, objective.inParts ?? [], rows);
       const all = { ...feedsOf(reft, batch, options, dropout), ...own, ...fed, ...positionsOf(batch, spans, past) };
       return resultOf(objective, items, reft, await session.run(all), options);
     },
     dispose: async () => {
-      await Promise.all([frozen.dispose(), steps.dispose(), store.dispose(), batches.dispose()]);
+      await Promise.all([frozen.dispose(), steps.dispose(), batches.dispose()]);
+      if (store !== options.frozenStore) await store.dispose();
     },
   };
 }
@@ -160,7 +170,12 @@ class LazySessions<Key> {
   }
 
   async dispose(): Promise<void> {
-    for (const session of this.opened.values()) await (await session).dispose();
+    // One that could not be opened has said so to whoever asked for it.
+    for (const session of this.opened.values())
+      await session.then(
+        (s) => s.dispose(),
+        () => undefined,
+      );
   }
 }
 

@@ -13,13 +13,14 @@ import { restoreAll } from "./checkpoint.js";
 import { clipByGlobalNorm, globalNorm } from "./clip.js";
 import type { TrainEvent } from "./events.js";
 import { fingerprint } from "./fingerprint.js";
+import { FrozenStore } from "./frozen-store.js";
 import { type Evaluation, nextToken } from "./next-token.js";
 import type { Feeds, Figures, Measured, Objective } from "./objective.js";
 import { makePlan, type Plan, type PlannedStep } from "./plan.js";
 import { firstState, Run } from "./run.js";
 import { RunFolder } from "./run-folder.js";
 import { schedule } from "./schedule.js";
-import { openStepOf, type Step, type StepOptions } from "./step.js";
+import { openStepOf, type Step } from "./step.js";
 
 export type { Evaluation } from "./next-token.js";
 
@@ -44,6 +45,13 @@ export interface RunOptions {
   /** A checkpoint folder, or true for the newest in outputDir. */
   readonly resumeFromCheckpoint?: string | true;
   /** Cancels after the step in progress; with an outputDir a checkpoint is written first. */
+  readonly signal?: AbortSignal;
+}
+
+export interface EvaluateOptions {
+  /** Called after every batch with how many items are done. */
+  readonly onProgress?: (done: number) => void;
+  /** Stops after the batch in progress: its reason is thrown. */
   readonly signal?: AbortSignal;
 }
 
@@ -89,11 +97,17 @@ export class ReftTrainer<Item, E extends Measured> {
    * checkpoint where there is an outputDir
    */
   async *run(options: RunOptions = {}): AsyncGenerator<TrainEvent, TrainEnd> {
-    const training = await this.openStep(true);
+    const store = this.frozenStore();
+    const opened: Step<Item>[] = [];
+    const open = async (training: boolean): Promise<Step<Item>> => {
+      const step = await this.openStep(training, store);
+      opened.push(step);
+      return step;
+    };
     let evaluation: Promise<Step<Item>> | undefined;
-    const open = (): Promise<Step<Item>> => this.openStep(false);
     try {
-      const loop = this.loop({ training, evaluation: () => (evaluation ??= open()) }, options);
+      const training = await open(true);
+      const loop = this.loop({ training, evaluation: () => (evaluation ??= open(false)) }, options);
       for (;;) {
         const { done, value } = await loop.next();
         for (const callback of this.options.callbacks ?? []) callback(value);
@@ -102,49 +116,64 @@ export class ReftTrainer<Item, E extends Measured> {
         if (done === true) return value;
       }
     } finally {
-      await training.dispose();
-      await (await evaluation)?.dispose();
+      for (const step of opened) await step.dispose();
+      await store.dispose();
     }
   }
 
   /** The loss on a data set with the edits as they are now. */
-  async evaluate(items: readonly Item[] = this.options.evalDataset ?? []): Promise<E> {
+  async evaluate(items: readonly Item[] = this.options.evalDataset ?? [], options: EvaluateOptions = {}): Promise<E> {
     if (items.length === 0) throw new UserError("there are no examples to evaluate on.", "Pass an evalDataset.");
     this.objective.check(items, this.model, "evalDataset");
-    const step = await this.openStep(false);
+    const store = this.frozenStore();
+    let step: Step<Item> | undefined;
     try {
-      const { loss, terms, figures } = await this.measures(items, step);
+      step = await this.openStep(false, store);
+      const { loss, terms, figures } = await this.measures(items, step, options);
       return this.objective.evaluation(loss, terms, figures);
     } finally {
-      await step.dispose();
+      await step?.dispose();
+      await store.dispose();
     }
   }
 
-  private async measures(items: readonly Item[], step: Step<Item>): Promise<Measures> {
+  private async measures(
+    items: readonly Item[],
+    step: Step<Item>,
+    { onProgress, signal }: EvaluateOptions = {},
+  ): Promise<Measures> {
     const terms = this.objective.terms(items);
     if (terms === 0)
       throw new UserError("the examples have no answer tokens to evaluate.", "Every example needs an answer.");
     let loss = 0;
     let figures: Figures = {};
+    let done = 0;
     const outputs: Feeds[] = [];
     const { overall } = this.objective;
     for (const batch of chunks(items, { batchSize: this.args.perDeviceEvalBatchSize, dropLast: false })) {
+      signal?.throwIfAborted();
       const result = await step.run(batch, 1 / terms);
       loss += result.loss;
       figures = plus(figures, result.figures, terms);
       if (overall !== undefined) outputs.push(result.outputs);
+      done += batch.length;
+      onProgress?.(done);
     }
     return { loss, terms, figures: { ...figures, ...overall?.(items, outputs) } };
   }
 
-  protected openStep(training: boolean): Promise<Step<Item>> {
-    return openStepOf(this.objective, this.model, this.stepOptions(training));
+  private openStep(training: boolean, frozenStore: FrozenStore): Promise<Step<Item>> {
+    const { frozenCache, gradientCheckpointing } = this.args;
+    const { padTokenId } = this.options.tokenizer;
+    const options = { training, padTokenId, frozenCache, gradientCheckpointing, frozenStore };
+    return openStepOf(this.objective, this.model, options);
   }
 
-  private stepOptions(training: boolean): StepOptions {
-    const { frozenCache, frozenCacheMemory, gradientCheckpointing } = this.args;
-    const { padTokenId } = this.options.tokenizer;
-    return { training, padTokenId, frozenCache, gradientCheckpointing, frozenCacheBytes: frozenCacheMemory * 1e6 };
+  /** What training and evaluation keep of frozen work, in one budget. */
+  private frozenStore(): FrozenStore {
+    const { frozenCacheMemory, frozenCacheDisk, frozenCacheDir, frozenCacheDtype } = this.args;
+    const sizes = { memory: frozenCacheMemory * 1e6, disk: frozenCacheDisk * 1e6 };
+    return new FrozenStore({ ...sizes, dtype: frozenCacheDtype, folder: frozenCacheDir });
   }
 
   private folder(): RunFolder | undefined {
