@@ -38,6 +38,7 @@ export {
 } from "./data/preference.js";
 export { lessonOf, placeIn, ReftDataset, type ReftDatasetOptions, tokensOf, toRows } from "./data/reft-dataset.js";
 export { ReftRewardDataset, type ReftRewardOptions, type RewardBatch, type RewardExample } from "./data/reward.js";
+export { type ClassificationDatasetOptions, makeClassificationDataset } from "./data/texts.js";
 export { UserError } from "./errors.js";
 export type { Row } from "./files/rows.js";
 export { readRows } from "./files/rows-node.js";
@@ -80,7 +81,7 @@ export type { ChatMessage } from "./tokens/template.js";
 export { Tokenizer } from "./tokens/tokenizer.js";
 export type { TrainingArguments, TrainingOptions } from "./train/arguments.js";
 export { type ClassificationEvaluation, ReftTrainerForSequenceClassification } from "./train/classification.js";
-export { type Classified, classify, logitsOf } from "./train/classification-predict.js";
+export { type Classified, classify, logitsOf, type PredictOptions } from "./train/classification-predict.js";
 export { type DPOLossType, type DPOOptions, type DPOTrainerOptions, ReftTrainerForDPO } from "./train/dpo.js";
 export type { TrainEvent } from "./train/events.js";
 export type { Pair, PairEvaluation } from "./train/pairs.js";

@@ -301,7 +301,6 @@ describe("the command", () => {
       const { code, stdout, stderr } = await reft([...args, "--decoding", decoding]);
       expect(code, stderr).toBe(0);
       expect(JSON.parse(stdout)).toMatchObject({ datasets: [{ dataset: "own", examples: 2, right: 2 }], average: 1 });
-      expect(stderr.includes("4 beams are searched")).toBe(decoding === "task");
     }
   });
 
@@ -365,7 +364,6 @@ describe("the command", () => {
     expect([without.code, without.stderr]).toEqual([2, expect.stringContaining("--answers FILE")]);
     const { code, stderr } = await reft([...args, "--answers", "judged.jsonl"]);
     expect(code, stderr).toBe(0);
-    expect(stderr).toContain("5 tokens in a row may come again");
     const judged = lines("judged.jsonl").map((line) => JSON.parse(line) as Record<string, unknown>);
     expect(judged).toMatchObject([
       { instruction: "What sound does a cow make?", dataset: "alpaca_eval", generator: "builtin" },

@@ -21,6 +21,11 @@ const schema = z.strictObject({
   topP: z.number().optional().describe("draw from the likeliest tokens that together reach this probability"),
   minP: z.number().optional().describe("draw from tokens at least this share as likely as the likeliest"),
   repetitionPenalty: z.number().optional().describe("makes tokens that are there already less likely; 1: off"),
+  noRepeatNgramSize: z.number().optional().describe("no run of this many tokens comes twice; 0: off"),
+  typicalP: z
+    .number()
+    .optional()
+    .describe("draw from the tokens of usual surprise that together reach this probability"),
   seed: z.number().int().min(0).optional().describe("seeds the draws; 0 if not given"),
   stop: z.array(z.string()).optional().describe("end an answer before this text"),
   template: z
@@ -57,6 +62,8 @@ export interface AnswerOptions {
   readonly topP?: number | undefined;
   readonly minP?: number | undefined;
   readonly repetitionPenalty?: number | undefined;
+  readonly noRepeatNgramSize?: number | undefined;
+  readonly typicalP?: number | undefined;
   readonly stop?: readonly string[] | undefined;
   readonly template?: string | undefined;
   readonly seed?: number | undefined;

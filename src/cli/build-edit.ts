@@ -18,7 +18,7 @@ export function buildEdit<M extends FrozenModel>(model: M, options: EditOptions,
   const positions = parsePositions(options.positions, { shareWeights: options.shareWeights });
   const layers = parseLayers(options.layers ?? middleLayer(model), model.config);
   const Intervention = interventionClass(options.intervention);
-  const { component, rank, dropout, actFn, addBias, init } = options;
+  const { component, rank, dropout, actFn, dtype, addBias, init } = options;
   // As in pyreft, an untied rule with two ends has an edit for each: all layers for the start, then all for the end.
   const representations = Array.from({ length: unitCount(positions) }, () => layers)
     .flat()
@@ -30,6 +30,7 @@ export function buildEdit<M extends FrozenModel>(model: M, options: EditOptions,
         lowRankDimension: rank,
         dropout,
         actFn,
+        dtype,
         init,
         ...given({ addBias }),
       }),

@@ -10,6 +10,7 @@ import { type ActivationName, activations } from "../ops/index.js";
 import { adapterFiles, maxAdapterBytes } from "../reft/adapter.js";
 import { type AdapterFormat, adapterFormat, adapterOnModel, readAnyAdapter } from "../reft/convert.js";
 import { writeEasySteer } from "../reft/easysteer-files.js";
+import { type EditDType, editDTypes } from "../reft/intervention.js";
 import type { PlainAdapter, Said, Written } from "../reft/plain-adapter.js";
 import { writePyreft } from "../reft/pyreft-files.js";
 import type { CliCommand } from "./command.js";
@@ -39,6 +40,10 @@ const saidSchema = z.strictObject({
     .enum(Object.keys(activations) as [ActivationName, ...ActivationName[]])
     .optional()
     .describe("the activation that it was trained with; linear if not given"),
+  dtype: z
+    .enum(editDTypes as [EditDType, ...EditDType[]])
+    .optional()
+    .describe("what linear parts are computed in; as the files hold them if not given"),
   dropout: z.number().min(0).max(0.99).optional().describe("for further training; 0 if not given"),
   intervention: z.string().optional().describe("the class of the edits, where the files do not say it: nodireft"),
 });
@@ -77,8 +82,8 @@ In several of pyreft's data sets "l1" means the last but one prompt token: write
       throw new UserError(`${options.in} is to be read and written.`, "Choose another folder to write.");
     await checkOutputFolder(options.out, { mayHoldFiles: options.overwrite });
     const folder = await openFolder(options.in, maxAdapterBytes);
-    const { positions, shareWeights, actFn, dropout, intervention } = options;
-    const said: Said = given({ positions, shareWeights, actFn, dropout, intervention });
+    const { positions, shareWeights, actFn, dtype, dropout, intervention } = options;
+    const said: Said = given({ positions, shareWeights, actFn, dtype, dropout, intervention });
     const from = await adapterFormat(folder);
     refuseNothingToDo(from, options);
     const adapter = await readAnyAdapter(folder, said);

@@ -14,7 +14,7 @@ import { type AnswerOptions, answerAll } from "./answers.js";
 import type { CliContext } from "./command.js";
 import { type Interrupt, listenForInterrupt } from "./interrupt.js";
 import { findAdapter, type ModelChoice, type Opened, withModel } from "./open-model.js";
-import { showAnswers } from "./progress.js";
+import { showCount } from "./progress.js";
 import { questionText } from "./questions.js";
 import { count, shellLine } from "./render.js";
 import { type DataSetFile, readDataSets } from "./task-data.js";
@@ -22,7 +22,8 @@ import type { Terminal } from "./terminal.js";
 
 export interface TaskOptions extends ModelChoice {
   readonly data: string;
-  readonly split: string;
+  readonly split?: string | undefined;
+  readonly dataRevision?: string | undefined;
   readonly limit?: number | undefined;
   readonly decoding?: "greedy" | "task" | undefined;
   readonly answers?: string | undefined;
@@ -58,13 +59,18 @@ export async function evaluateTask(
       "instructions have no right answers that could be counted, so the answers must go somewhere.",
       "Pass --answers FILE, and have them judged: docs/recipes.md says how.",
     );
-  const files = await readDataSets(options.data, task.sets, options.split);
+  const files = await readDataSets(
+    options.data,
+    task.sets,
+    { ...options, usualSplits: ["test", "validation"] },
+    terminal,
+  );
   const works = files.flatMap(({ set, file }) =>
     taskItems(task, file.rows, file.path)
       .slice(0, options.limit)
       .map((item) => ({ set, item })),
   );
-  const answer = answerOptions(task, options, asked, terminal);
+  const answer = answerOptions(task, options, asked);
   const run = await digestOf(task, options, answer, terminal);
   const log = await AnswerLog.open(options.answers, run);
   const interrupt = listenForInterrupt(() => terminal.note("\nStopping. Press Ctrl-C again to quit at once."));
@@ -86,24 +92,11 @@ export async function evaluateTask(
   }
 }
 
-/** The task's decoding, with what the user says over it. Says where it is not quite pyreft's. */
-function answerOptions(
-  task: TextTask,
-  { decoding, batchSize }: TaskOptions,
-  asked: AnswerOptions,
-  terminal: Terminal,
-): AnswerOptions {
+/** The task's decoding, with what the user says over it; beams end early, as pyreft sets it. */
+function answerOptions(task: TextTask, { decoding, batchSize }: TaskOptions, asked: AnswerOptions): AnswerOptions {
   const published: Decoding = task.decoding[decoding ?? task.published];
-  const { numBeams, noRepeatNgramSize, maxNewTokens, ...drawn } = published;
-  // At a temperature of 0.1 or 0.3, beams that are drawn and beams that are searched differ little.
-  const beams = { numBeams, maxNewTokens, temperature: 0, earlyStopping: "true" } as const;
-  const own = numBeams === undefined ? { ...drawn, maxNewTokens } : beams;
-  const told = (text: string): void =>
-    terminal.note(`The task's decoding here and in pyreft: ${text}. Figures may differ.`);
-  if (numBeams !== undefined) told(`${numBeams} beams are searched, where pyreft draws them`);
-  if (noRepeatNgramSize !== undefined)
-    told(`${noRepeatNgramSize} tokens in a row may come again, which pyreft forbids`);
-  return { template: task.template, ...own, ...asked, batchSize };
+  const beams = published.numBeams === undefined ? {} : ({ earlyStopping: "true" } as const);
+  return { template: task.template, ...published, ...beams, ...asked, batchSize };
 }
 
 const generatorOf = ({ adapter, model }: ModelChoice): string => adapter ?? model ?? "builtin";
@@ -144,7 +137,7 @@ async function answerRows(
   const { works, log, answer } = job;
   const size = answer.batchSize ?? 1;
   const known = works.map((work) => log.get(answerKey(keyOf(work))));
-  const display = showAnswers(terminal, works.length, known.filter((line) => line !== undefined).length);
+  const display = showCount(terminal, "answers", works.length, known.filter((line) => line !== undefined).length);
   const done: AnswerLine[] = [];
   try {
     for (let from = 0; from < works.length && !signal.aborted; from += size) {

@@ -1,27 +1,42 @@
 /** `reft eval`: how well a model does on examples, before and after an edit. */
 
 import { z } from "zod";
+import type { Example } from "../data/example.js";
 import { textTask } from "../data/recipes/tasks.js";
 import { type Lesson, readLessons } from "../data/schema.js";
+import { UserError } from "../errors.js";
 import type { Generative } from "../generate/sessions.js";
 import { LoreftIntervention } from "../reft/loreft.js";
 import { getReftModel, type ReftModel } from "../reft/reft-model.js";
 import { type Evaluation, ReftTrainerForCausalLM } from "../train/trainer.js";
 import { type AnswerOptions, answerAll, answerFlags, beamFlags, takeAnswerOptions } from "./answers.js";
 import type { CliCommand } from "./command.js";
+import { dataDescription, readSource } from "./data-source.js";
+import { evaluateGlue, evaluateHead, objectiveOf } from "./eval-head.js";
 import { evaluateTask } from "./eval-task.js";
-import { examplesOf, maxLengthField, type RowFile, readRowFile, settleTemplate } from "./examples.js";
-import { flagsOf, parseOptions } from "./flags.js";
-import { evaluateGlue } from "./glue.js";
-import { adapterField, modelFields, type Opened, withModel } from "./open-model.js";
+import { examplesOf, maxLengthField, type RowFile, settleTemplate } from "./examples.js";
+import { flagsOf, kebab, parseOptions } from "./flags.js";
+import { listenForInterrupt, unlessAborted } from "./interrupt.js";
+import { checkMeant, rowFields } from "./objective.js";
+import { adapterField, findAdapter, modelFields, type Opened, withModel } from "./open-model.js";
+import { showCount } from "./progress.js";
 import { count, number } from "./render.js";
 import type { Terminal } from "./terminal.js";
 
 const modelSchema = z.strictObject({ adapter: adapterField, ...modelFields });
 const dataSchema = z.strictObject({
-  data: z
+  data: z.string().meta({
+    description: `examples with their answers, pairs of answers, or texts with labels: ${dataDescription}`,
+    placeholder: "file",
+  }),
+  split: z
     .string()
-    .meta({ description: "examples with their answers: .jsonl, .json, .csv or .tsv", placeholder: "file" }),
+    .optional()
+    .describe(
+      "split of a hub data set, or a part of one: test[:500]; validation, else test, if not given. With --task, in a folder of data sets, SET/SPLIT.json of each is read; test if not given",
+    ),
+  dataRevision: z.string().optional().describe("branch, tag or commit of a hub data set"),
+  limit: z.number().int().min(1).optional().describe("only the first so many rows of each data set"),
   maxLength: maxLengthField,
   batchSize: z.number().int().min(1).default(8).describe("examples at once"),
   generate: z
@@ -30,13 +45,12 @@ const dataSchema = z.strictObject({
     .describe("also answer every prompt, and count the answers that are exactly right"),
   json: z.boolean().default(false).describe("print one JSON object"),
 });
+const objectiveSchema = z.strictObject(rowFields);
 const taskSchema = z.strictObject({
   task: z
     .enum(["commonsense", "math", "gsm8k", "instruct", "glue"])
     .optional()
     .describe("answer and mark a paper's task, its rows in their own format; --data may be a folder of its data sets"),
-  split: z.string().default("test").describe("in a folder of data sets: SET/SPLIT.json of each is read"),
-  limit: z.number().int().min(1).optional().describe("only the first so many rows of each data set"),
   decoding: z
     .enum(["greedy", "task"])
     .optional()
@@ -46,12 +60,17 @@ const taskSchema = z.strictObject({
     placeholder: "file",
   }),
 });
-const schema = z.strictObject({ ...modelSchema.shape, ...dataSchema.shape, ...taskSchema.shape });
+const schema = z.strictObject({
+  ...modelSchema.shape,
+  ...dataSchema.shape,
+  ...objectiveSchema.shape,
+  ...taskSchema.shape,
+});
 
 export const evalCommand: CliCommand = {
   name: "eval",
   summary: "measure a model on examples, before and after an edit",
-  description: `Measures loss and perplexity of the answers in a file: of the base model, and with an adapter of the edited one too.
+  description: `Measures loss and perplexity of the answers in a file: of the base model, and with an adapter of the edited one too. Of an adapter that classifies or scores, and for rows of pairs, it measures what was learned: accuracy, f1 …, or how often the chosen answer is preferred, and by what margin.
 
 With --generate it also lets the model answer (the likeliest token at each step, unless you say otherwise) and counts the answers that equal the file's, spaces at the ends aside.
 
@@ -59,6 +78,7 @@ With --task it answers the rows of a paper's data sets in the paper's words, and
   flags: [
     ...flagsOf(modelSchema, "Model:"),
     ...flagsOf(dataSchema, "Data:"),
+    ...flagsOf(objectiveSchema, "Pairs and labels:"),
     ...flagsOf(taskSchema, "Task:"),
     ...answerFlags,
     ...beamFlags,
@@ -67,6 +87,8 @@ With --task it answers the rows of a paper's data sets in the paper's words, and
     ["reft eval --adapter my-reft --data held-out.jsonl", "base against edited"],
     ["reft eval --adapter my-reft --data held-out.jsonl --generate --json", "with exact matches, for a script"],
     ["reft eval --model builtin --data held-out.jsonl", "a model as it is"],
+    ["reft eval --adapter my-classifier --data held-out.csv", "a classifier: accuracy, f1 …"],
+    ["reft eval --adapter my-reft --data openai/gsm8k:main --split 'test[:100]'", "a data set of the hub"],
     [
       "reft eval --adapter my-reft --task commonsense --data dataset --answers answers.jsonl",
       "the eight commonsense sets of dataset/boolq/test.json …, marked as in the paper",
@@ -76,17 +98,59 @@ With --task it answers the rows of a paper's data sets in the paper's words, and
     const { terminal } = context;
     const { answer, rest } = takeAnswerOptions(given);
     const options = parseOptions(schema, rest);
-    if (options.task === "glue") return evaluateGlue(options, context);
-    if (options.task !== undefined) return evaluateTask(textTask(options.task), options, answer, context);
-    const file = await readRowFile(options.data);
-    const results = await withModel(options, terminal, (opened) =>
-      measure(opened, file, { ...options, answer }, terminal),
+    checkTask(options);
+    if (options.task !== undefined && options.task !== "glue")
+      return evaluateTask(textTask(options.task), options, answer, context);
+    const interrupt = listenForInterrupt(() =>
+      terminal.note("\nStopping after this batch. Press Ctrl-C again to quit at once."),
     );
-    if (options.json) terminal.result(JSON.stringify(results));
-    else for (const line of lines(results)) terminal.result(line);
-    return 0;
+    const { signal } = interrupt;
+    try {
+      const evaluate = async (): Promise<true> => {
+        if (options.task === "glue") await evaluateGlue(options, terminal, signal);
+        else await evaluateRows({ ...options, answer }, terminal, signal);
+        return true;
+      };
+      if ((await unlessAborted(evaluate, signal)) === true) return 0;
+      terminal.note("Stopped: there is no result.");
+      return interrupt.exitCode;
+    } finally {
+      interrupt.release();
+    }
   },
 };
+
+/** What would do nothing is refused: a task knows its rows, and only its answers are marked and kept. */
+function checkTask(options: z.infer<typeof schema>): void {
+  const own = options.task === undefined ? (["decoding", "answers"] as const) : objectiveSchema.keyof().options;
+  const stray = own.find((name) => options[name] !== undefined);
+  if (stray === undefined) return;
+  throw options.task === undefined
+    ? new UserError(`--${stray} is for a task that is answered and marked.`, "Pass --task, or leave it out.")
+    : new UserError(`--${kebab(stray)} does nothing with --task, which knows its rows.`, "Leave one of them out.");
+}
+
+type EvalOptions = z.infer<typeof schema> & { readonly answer: AnswerOptions };
+
+async function evaluateRows(options: EvalOptions, terminal: Terminal, signal: AbortSignal): Promise<void> {
+  const { data, split, dataRevision: revision, adapter, limit, answer, json } = options;
+  const usualSplits = ["validation", "test"];
+  const whole = await readSource(data, { split, revision, usualSplits, signal }, terminal);
+  const file = { ...whole, rows: whole.rows.slice(0, limit) };
+  const config = adapter === undefined ? undefined : (await findAdapter(adapter, terminal, signal)).config;
+  const name = objectiveOf(config, file);
+  const { template } = answer;
+  checkMeant(name, { ...options, template });
+  if (name !== "sft") return evaluateHead(name, config, file, { ...options, template }, terminal, signal);
+  const results = await withModel(
+    options,
+    terminal,
+    (opened) => measure(opened, file, options, terminal, signal),
+    signal,
+  );
+  if (json) terminal.result(JSON.stringify(results));
+  else for (const line of lines(results)) terminal.result(line);
+}
 
 interface Settings {
   readonly maxLength?: number | undefined;
@@ -102,12 +166,19 @@ interface Score extends Evaluation {
 
 interface Results {
   readonly data: string;
+  readonly objective: "sft";
   readonly examples: number;
   readonly base: Score;
   readonly edited?: Score;
 }
 
-async function measure(opened: Opened, file: RowFile, settings: Settings, terminal: Terminal): Promise<Results> {
+async function measure(
+  opened: Opened,
+  file: RowFile,
+  settings: Settings,
+  terminal: Terminal,
+  signal: AbortSignal,
+): Promise<Results> {
   const { model, tokenizer, edited } = opened;
   const reft = edited ?? bare(opened);
   if (edited?.template === undefined || settings.answer.template !== undefined)
@@ -119,19 +190,28 @@ async function measure(opened: Opened, file: RowFile, settings: Settings, termin
     trainDataset: examples,
     args: { perDeviceEvalBatchSize: settings.batchSize },
   });
-  // An edit at no token is the base model.
-  const base = await trainer.evaluate(examples.map((example) => ({ ...example, locations: [[]] })));
-  const after = edited === undefined ? undefined : await trainer.evaluate(examples);
+  const display = showCount(terminal, "measures", examples.length * (edited === undefined ? 1 : 2));
+  const losses = (items: readonly Example[], before: number): Promise<Evaluation> =>
+    trainer.evaluate(items, { signal, onProgress: (done) => display.show(before + done) });
+  const scores = async (): Promise<[Evaluation, Evaluation | undefined]> => [
+    // An edit at no token is the base model.
+    await losses(
+      examples.map((example) => ({ ...example, locations: [[]] })),
+      0,
+    ),
+    edited && (await losses(examples, examples.length)),
+  ];
+  const [base, after] = await scores().finally(display.stop);
   const short = new Set(kept);
   const lessons = readLessons(file.rows, file.path).filter(({ line }) => short.has(line));
-  const exact = (target: Generative): Promise<number> => exactMatches(target, opened, lessons, reft, settings);
+  const exact = async (target: Generative): Promise<Pick<Score, "exact">> =>
+    settings.generate ? { exact: await exactMatches(target, opened, lessons, reft, settings, terminal, signal) } : {};
   return {
     data: file.path,
+    objective: "sft",
     examples: examples.length,
-    base: { ...base, ...(settings.generate ? { exact: await exact(model) } : {}) },
-    ...(after === undefined || edited === undefined
-      ? {}
-      : { edited: { ...after, ...(settings.generate ? { exact: await exact(edited) } : {}) } }),
+    base: { ...base, ...(await exact(model)) },
+    ...(after === undefined || edited === undefined ? {} : { edited: { ...after, ...(await exact(edited)) } }),
   };
 }
 
@@ -147,11 +227,25 @@ async function exactMatches(
   lessons: readonly Lesson[],
   reft: ReftModel,
   { answer, batchSize }: Settings,
+  terminal: Terminal,
+  signal: AbortSignal,
 ): Promise<number> {
-  const questions = lessons.map((lesson) => lesson.question);
   const likeliest = { temperature: 0, template: reft.template, batchSize };
-  const answers = await answerAll(target, tokenizer, questions, { ...likeliest, ...answer });
-  return lessons.filter((lesson, i) => answers[i]?.text.trim() === lesson.answer.content.trim()).length;
+  const display = showCount(terminal, "answers", lessons.length);
+  let right = 0;
+  try {
+    for (let from = 0; from < lessons.length; from += batchSize) {
+      const batch = lessons.slice(from, from + batchSize);
+      const questions = batch.map((lesson) => lesson.question);
+      const answers = await answerAll(target, tokenizer, questions, { ...likeliest, ...answer }, signal);
+      signal.throwIfAborted();
+      right += batch.filter((lesson, i) => answers[i]?.text.trim() === lesson.answer.content.trim()).length;
+      display.show(from + batch.length);
+    }
+  } finally {
+    display.stop();
+  }
+  return right;
 }
 
 function lines({ data, examples, base, edited }: Results): string[] {

@@ -75,7 +75,8 @@ export function examplesOf(
 /** More lines would push the rest off the screen. */
 const shown = 5;
 
-function reportOverlong({ path }: RowFile, { overlong }: Dataset, terminal: Terminal): void {
+/** Says on stderr which rows were too long. */
+export function reportOverlong({ path }: RowFile, { overlong }: Dataset<unknown>, terminal: Terminal): void {
   const [first] = overlong;
   if (first === undefined) return;
   const lines = overlong.slice(0, shown).map(({ line, tokens }) => `line ${line} (${tokens} tokens)`);

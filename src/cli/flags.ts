@@ -71,6 +71,8 @@ export function addFlags(command: Command, flags: readonly Flag[]): void {
 
 function optionOf(flag: Flag, name: string): Option {
   const option = new Option(`--${kebab(name)}${valueText(flag)}`, helpOf(flag));
+  // The library takes every "--no-…" for the opposite of another flag; --no-repeat-ngram-size is its own.
+  option.negate = false;
   if (flag.type === "number") option.argParser((text) => numberFrom(text, `--${kebab(name)}`));
   if (flag.type === "list")
     option.argParser((text, before: string[] | undefined) => [...(before ?? []), ...items(text, flag)]);

@@ -8,12 +8,13 @@ import { UserError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { encoders, families } from "../models/families.js";
 import { components } from "../models/site.js";
-import { configFile, weightsFile } from "../reft/adapter.js";
+import { type AdapterConfig, configFile, weightsFile } from "../reft/adapter.js";
 import { interventions } from "../reft/interventions.js";
 import { availableDevices } from "../runtime/node.js";
 import { middleLayer } from "./build-edit.js";
 import type { CliCommand } from "./command.js";
 import { flagsOf, parseOptions } from "./flags.js";
+import { objectiveOfHead } from "./objective.js";
 import { adapterField, findAdapter, modelFields, type Opened, withModel } from "./open-model.js";
 import { fileSize, grouped } from "./render.js";
 import type { Terminal } from "./terminal.js";
@@ -101,7 +102,7 @@ function weightBytes({ checkpoint }: CausalLM): number {
 
 async function adapterFacts(adapter: string, terminal: Terminal): Promise<Facts> {
   const { folder, config } = await findAdapter(adapter, terminal);
-  const { base, representations, positions, shareWeights, template } = config;
+  const { base, representations, positions, shareWeights, template, classifier } = config;
   const sizes = await Promise.all([configFile, weightsFile].map((name) => fileBytes(join(folder, name))));
   return {
     adapter,
@@ -115,8 +116,15 @@ async function adapterFacts(adapter: string, terminal: Terminal): Promise<Facts>
     positions,
     shareWeights,
     template,
+    ...(classifier === undefined ? {} : headFacts(classifier)),
     bytes: sizes.reduce((a, b) => a + b, 0),
   };
+}
+
+function headFacts(head: NonNullable<AdapterConfig["classifier"]>): Facts {
+  if (objectiveOfHead(head) === "reward") return { tells: "a score of an answer (reward)" };
+  if (head.problemType === "regression") return { tells: "a number (regression)" };
+  return { tells: (head.problemType ?? "classes").replaceAll("_", " "), classes: head.labels };
 }
 
 async function fileBytes(path: string): Promise<number> {

@@ -33,3 +33,13 @@ export function listenForInterrupt(first: () => void): Interrupt {
     },
   };
 }
+
+/** What the work gives; undefined where it threw because of the signal. */
+export async function unlessAborted<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!signal.aborted || error !== signal.reason) throw error;
+    return undefined;
+  }
+}

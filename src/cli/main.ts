@@ -4,6 +4,7 @@
 import { readFileSync } from "node:fs";
 import { fileError } from "../files/write-node.js";
 import { chatCommand } from "./chat.js";
+import { classifyCommand } from "./classify.js";
 import { convertCommand } from "./convert.js";
 import { demoCommand } from "./demo.js";
 import { evalCommand } from "./eval.js";
@@ -35,6 +36,7 @@ process.exitCode = await runProgram(
     trainCommand,
     generateCommand,
     chatCommand,
+    classifyCommand,
     evalCommand,
     infoCommand,
     convertCommand,

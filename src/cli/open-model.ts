@@ -5,8 +5,10 @@ import { z } from "zod";
 import { UserError } from "../errors.js";
 import { readFileCapped } from "../files/read-node.js";
 import { resolveFiles } from "../hub/adapter.js";
-import { AutoModelForCausalLM, AutoTokenizer } from "../load.js";
+import { AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, type ModelOptions } from "../load.js";
 import type { CausalLM } from "../models/causal-lm.js";
+import type { ClassifierOptions, SequenceClassifier } from "../models/classifier.js";
+import type { FrozenModel } from "../models/frozen-model.js";
 import { type AdapterConfig, configFile, maxAdapterBytes, parseAdapterConfig } from "../reft/adapter.js";
 import { ReftModel } from "../reft/reft-model.js";
 import { sharedFiles } from "../reft/shared.js";
@@ -22,11 +24,26 @@ export const modelFields: {
   readonly revision: z.ZodOptional<z.ZodString>;
   readonly device: z.ZodOptional<z.ZodString>;
   readonly threads: z.ZodOptional<z.ZodNumber>;
+  readonly loadIn4bit: z.ZodOptional<z.ZodBoolean>;
+  readonly loadIn8bit: z.ZodOptional<z.ZodBoolean>;
+  readonly quantBlockSize: z.ZodOptional<z.ZodNumber>;
+  readonly int8Activations: z.ZodOptional<z.ZodEnum<{ generation: "generation"; always: "always" }>>;
 } = {
   model: z.string().optional().describe('a Hugging Face id, a folder, or "builtin"'),
   revision: z.string().optional().describe("branch, tag or commit of the model on the hub"),
   device: z.string().optional().describe("cpu, webgpu, cuda, coreml or dml; cpu if not given"),
   threads: z.number().int().min(1).optional().describe("CPU threads; one per physical core if not given"),
+  loadIn4bit: z.boolean().optional().describe("read the model's matrices in 4 bits; a copy is made once and kept"),
+  loadIn8bit: z.boolean().optional().describe("the same in 8 bits"),
+  quantBlockSize: z
+    .number()
+    .int()
+    .optional()
+    .describe("in 4 or 8 bits: numbers that share a scale, 16 to 256; 32 or 128 if not given"),
+  int8Activations: z
+    .enum(["generation", "always"])
+    .optional()
+    .describe("in 4 or 8 bits: round activations to 8 bits too, faster and less exact; always is for VNNI processors"),
 };
 
 export const adapterField: z.ZodOptional<z.ZodString> = z.string().optional().meta({
@@ -39,34 +56,96 @@ export interface ModelChoice {
   readonly revision?: string | undefined;
   readonly device?: string | undefined;
   readonly threads?: number | undefined;
+  readonly loadIn4bit?: boolean | undefined;
+  readonly loadIn8bit?: boolean | undefined;
+  readonly quantBlockSize?: number | undefined;
+  readonly int8Activations?: "generation" | "always" | undefined;
   readonly adapter?: string | undefined;
 }
 
-export interface Opened {
-  readonly model: CausalLM;
+export interface OpenedAs<M extends FrozenModel> {
+  readonly model: M;
   readonly tokenizer: Tokenizer;
   /** The model with its edits, where an adapter was named. */
-  readonly edited: ReftModel | undefined;
+  readonly edited: ReftModel<M> | undefined;
 }
 
-/** Opens, hands over and closes again. */
-export async function withModel<T>(
+/** A model that answers. */
+export type Opened = OpenedAs<CausalLM>;
+
+/** Opens a model that answers, hands it over and closes it again. */
+export function withModel<T>(
   choice: ModelChoice,
   terminal: Terminal,
   use: (opened: Opened) => Promise<T>,
   signal?: AbortSignal,
 ): Promise<T> {
+  const kind: Kind<CausalLM> = {
+    check: ({ classifier }, name) => {
+      if (classifier === undefined) return;
+      throw new UserError(
+        `${name} was trained to ${classifier.labels.length === 1 ? "score texts" : `tell ${classifier.labels.length} classes of texts apart`}, not to answer.`,
+        "Ask it with reft classify, or measure it with reft eval --data.",
+      );
+    },
+    load: (id, options) => AutoModelForCausalLM.fromPretrained(id, options),
+  };
+  return withBase(choice, terminal, kind, use, signal);
+}
+
+/** The same for a model with a head: the adapter's where one is named, else the one described. */
+export function withClassifier<T>(
+  choice: ModelChoice,
+  terminal: Terminal,
+  head: ClassifierOptions,
+  use: (opened: OpenedAs<SequenceClassifier>) => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  const kind: Kind<SequenceClassifier> = {
+    check: ({ classifier }, name) => {
+      if (classifier !== undefined) return;
+      throw new UserError(
+        `${name} was trained to answer, not to classify or score texts.`,
+        "Train one that does: reft train --objective classification, or reward.",
+      );
+    },
+    load: (id, options, config) => {
+      // An adapter brings a head of its own, whatever the checkpoint has.
+      const own = config?.classifier && { numLabels: config.classifier.labels.length, ignoreMismatchedSizes: true };
+      return AutoModelForSequenceClassification.fromPretrained(id, { ...options, ...(own ?? head) });
+    },
+  };
+  return withBase(choice, terminal, kind, use, signal);
+}
+
+interface Kind<M> {
+  /** Throws UserError where an adapter is for another kind of model. */
+  check(config: AdapterConfig, name: string): void;
+  load(id: string, options: ModelOptions, config: AdapterConfig | undefined): Promise<M>;
+}
+
+async function withBase<M extends FrozenModel, T>(
+  choice: ModelChoice,
+  terminal: Terminal,
+  kind: Kind<M>,
+  use: (opened: OpenedAs<M>) => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
   const found = choice.adapter === undefined ? undefined : await findAdapter(choice.adapter, terminal, signal);
+  if (found !== undefined) kind.check(found.config, choice.adapter as string);
   const base = found?.config.base;
   const { id, revision } = chooseModel(choice, base);
   if (base !== undefined && base.id !== id)
     terminal.note(`${choice.adapter} was trained on ${base.id}; it is put on ${id}, as asked.`);
-  const { device, threads } = choice;
+  const { device, threads, loadIn4bit, loadIn8bit, quantBlockSize, int8Activations } = choice;
   const display = showDownloads(terminal, id);
-  const options = { onProgress: display.onProgress, ...given({ revision, device, threads, signal }) };
-  let model: CausalLM | undefined;
+  const { onProgress, onQuantise } = display;
+  const quantised = given({ loadIn4bit, loadIn8bit, quantBlockSize, int8Activations });
+  const options = { onProgress, onQuantise, ...quantised, ...given({ revision, device, threads, signal }) };
+  let model: M | undefined;
   try {
-    model = await AutoModelForCausalLM.fromPretrained(id, options)
+    model = await kind
+      .load(id, options, found?.config)
       .catch((error: unknown) => {
         throw choice.model === undefined && base !== undefined
           ? baseMissing(error, choice.adapter as string, id)

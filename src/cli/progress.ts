@@ -3,7 +3,7 @@
 import { Presets, SingleBar } from "cli-progress";
 import type { ResolveOptions } from "../hub/resolve.js";
 import type { TrainEvent } from "../train/events.js";
-import { fileSize, number } from "./render.js";
+import { fileSize, grouped, number } from "./render.js";
 import type { Terminal } from "./terminal.js";
 
 function openBar(format: string, total: number, start: number, payload: object): SingleBar {
@@ -14,14 +14,17 @@ function openBar(format: string, total: number, start: number, payload: object):
 
 export interface DownloadDisplay {
   readonly onProgress: NonNullable<ResolveOptions["onProgress"]>;
+  /** Weights are coded, so many of so many. */
+  onQuantise(done: number, total: number): void;
   stop(): void;
 }
 
-/** Shows downloads as one sum over all files. Nothing appears where nothing is downloaded. */
+/** Shows downloads as one sum over all files, then the coding of weights. Nothing appears where nothing is done. */
 export function showDownloads(terminal: Terminal, id: string): DownloadDisplay {
   const files = new Map<string, { readonly done: number; readonly total: number }>();
   const sum = (part: "done" | "total"): number => [...files.values()].reduce((n, file) => n + file[part], 0);
   let bar: SingleBar | undefined;
+  let coding = false;
   return {
     onProgress: ({ file, done, total }) => {
       const isNew = !files.has(file);
@@ -35,30 +38,53 @@ export function showDownloads(terminal: Terminal, id: string): DownloadDisplay {
       bar.setTotal(Math.max(1, sum("total")));
       bar.update(sum("done"), payload);
     },
+    onQuantise: (done, total) => {
+      if (!terminal.interactive) {
+        if (!coding) terminal.note(`Coding ${grouped(total)} weights of ${id}, once`);
+        coding = true;
+        return;
+      }
+      if (!coding) {
+        bar?.stop();
+        bar = openBar(`Coding ${id}, once {bar} {percentage} % | {eta_formatted} left`, total, 0, {});
+        coding = true;
+      }
+      bar?.setTotal(total);
+      bar?.update(done);
+    },
     stop: () => bar?.stop(),
   };
 }
 
 export interface CountDisplay {
   /** So many are done. `note` is a figure to show beside them. */
-  show(done: number, note: string): void;
+  show(done: number, note?: string): void;
   stop(): void;
 }
 
-/** Answers being written: a bar, or a line at every tenth of them. */
-export function showAnswers(terminal: Terminal, total: number, start: number): CountDisplay {
-  let tenths = Math.floor((10 * start) / total);
+const counted = {
+  answers: ["Answering", "answered"],
+  measures: ["Measuring", "measured"],
+  texts: ["Reading", "read"],
+} as const;
+
+/** Answers being written or examples being measured: a bar, or a line at every tenth of them. */
+export function showCount(terminal: Terminal, what: keyof typeof counted, total: number, start = 0): CountDisplay {
+  const [doing, did] = counted[what];
+  const tenthsOf = (done: number): number => Math.floor((10 * done) / total);
+  let tenths = tenthsOf(start);
   if (!terminal.interactive)
     return {
-      show: (done, note) => {
-        if (Math.floor((10 * done) / total) <= tenths) return;
-        tenths = Math.floor((10 * done) / total);
-        terminal.note(`answered ${done}/${total}${note}`);
+      show: (done, note = "") => {
+        // What is done at once needs no report: the result is next.
+        if (tenthsOf(done) <= tenths || (done === total && tenths === tenthsOf(start))) return;
+        tenths = tenthsOf(done);
+        terminal.note(`${did} ${done}/${total}${note}`);
       },
       stop: () => {},
     };
-  const bar = openBar("Answering {bar} {value}/{total}{note} | {eta_formatted} left", total, start, { note: "" });
-  return { show: (done, note) => bar.update(done, { note }), stop: () => bar.stop() };
+  const bar = openBar(`${doing} {bar} {value}/{total}{note} | {eta_formatted} left`, total, start, { note: "" });
+  return { show: (done, note = "") => bar.update(done, { note }), stop: () => bar.stop() };
 }
 
 export interface TrainingDisplay {

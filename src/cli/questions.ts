@@ -24,7 +24,8 @@ export async function readQuestions({ prompt = [], input, system }: QuestionSour
   return lines.map((line) => promptQuestion(line, system));
 }
 
-async function stdinLines(): Promise<string[]> {
+/** What is piped in, without empty lines. */
+export async function stdinLines(): Promise<string[]> {
   let text = "";
   for await (const piece of process.stdin.setEncoding("utf8")) text += piece;
   return text.split(/\r?\n/).filter((line) => line.trim() !== "");

@@ -21,6 +21,14 @@ export function number(value: number): string {
   return size >= 1000 ? grouped(Math.round(value)) : value.toPrecision(3);
 }
 
+/** Measures by name: "loss 0.693, reward chosen 1.25". */
+export function figureText(figures: Readonly<Record<string, number>>): string {
+  const words = (name: string): string => name.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+  return Object.entries(figures)
+    .map(([name, value]) => `${words(name)} ${number(value)}`)
+    .join(", ");
+}
+
 export function grouped(value: number): string {
   return value.toLocaleString("en-US");
 }

@@ -1,10 +1,12 @@
-/** The data sets of a task on this machine: one file, or a folder laid out as LLM-Adapters' (boolq/test.json …). */
+/** The data sets of a task: of the hub, one file, or a folder laid out as LLM-Adapters' (boolq/test.json …). */
 
 import { stat } from "node:fs/promises";
 import { basename, dirname, extname, join, resolve } from "node:path";
 import { UserError } from "../errors.js";
 import { ROW_FORMATS } from "../files/rows.js";
+import { hubDataset, readSource } from "./data-source.js";
 import { type RowFile, readRowFile } from "./examples.js";
+import type { Terminal } from "./terminal.js";
 
 /** A data set by its name. */
 export interface DataSetFile {
@@ -21,13 +23,36 @@ export function setName(path: string): string {
   return isSplit ? basename(dirname(resolve(path))) : stem;
 }
 
+export interface DataSetOptions {
+  /** Default: test, or of the hub's what `usualSplits` says. */
+  readonly split?: string | undefined;
+  readonly dataRevision?: string | undefined;
+  /** For a data set of the hub. */
+  readonly usualSplits: readonly string[];
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
- * The files that `--data` names.
+ * The files that `--data` names, or the data set of the hub.
  *
  * @param sets the task's data sets, looked for where it is a folder
  * @throws UserError where there is none
  */
-export async function readDataSets(path: string, sets: readonly string[], split: string): Promise<DataSetFile[]> {
+export async function readDataSets(
+  path: string,
+  sets: readonly string[],
+  options: DataSetOptions,
+  terminal: Terminal,
+): Promise<DataSetFile[]> {
+  const { split = "test", usualSplits, dataRevision: revision, signal } = options;
+  const hub = await hubDataset(path);
+  if (hub !== undefined) {
+    const file = await readSource(path, { split: options.split, revision, usualSplits, signal }, terminal);
+    // gsm8k is openai/gsm8k:main, cola is nyu-mll/glue:cola.
+    const names = [hub.name, basename(hub.id)].map((name) => name?.toLowerCase());
+    const set = sets.find((own) => names.includes(own.toLowerCase())) ?? hub.name ?? basename(hub.id);
+    return [{ set, file }];
+  }
   if ((await kindOf(path)) !== "folder") return [{ set: setName(path), file: await readRowFile(path) }];
   const found: DataSetFile[] = [];
   for (const set of sets) {

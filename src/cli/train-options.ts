@@ -3,15 +3,18 @@
 import { z } from "zod";
 import { UserError } from "../errors.js";
 import { type ActivationName, activations } from "../ops/index.js";
+import { type EditDType, editDTypes } from "../reft/intervention.js";
 import {
   type ArgumentDescription,
   parseTrainingArguments,
   type TrainingArguments,
   trainingArgumentDescriptions,
 } from "../train/arguments.js";
+import { dataDescription } from "./data-source.js";
 import { maxLengthField } from "./examples.js";
 import { type Flag, flagsOf, parseOptions, type RawOptions } from "./flags.js";
-import { modelFields } from "./open-model.js";
+import { headFields, type ObjectiveName, type ObjectiveOptions, objectiveNames, rowFields } from "./objective.js";
+import { type ModelChoice, modelFields } from "./open-model.js";
 import { withRecipe } from "./recipes.js";
 import { readRunFile } from "./run-file.js";
 
@@ -21,15 +24,18 @@ const modelSchema = z.strictObject({
 });
 
 const dataSchema = z.strictObject({
-  data: z
-    .string()
-    .meta({ description: "examples to learn: .jsonl, .json, .csv, .tsv or .parquet", placeholder: "file" }),
+  data: z.string().meta({ description: `examples to learn: ${dataDescription}`, placeholder: "file" }),
+  split: z.string().optional().describe("split of a hub data set, or a part of one: train[:500]; train if not given"),
+  dataRevision: z.string().optional().describe("branch, tag or commit of a hub data set"),
   recipe: z.string().optional().meta({
     description:
       "a paper's settings, and rows in its data set's own format: commonsense, math, gsm8k, instruct …; list shows all",
     placeholder: "name",
   }),
-  evalData: z.string().optional().meta({ description: "examples to measure on, never learned", placeholder: "file" }),
+  evalData: z.string().optional().meta({
+    description: "examples to measure on, never learned: a file, or owner/name:config#split",
+    placeholder: "file",
+  }),
   evalSplit: z.number().gt(0).lt(1).optional().describe("share of the data kept for measuring instead: 0.1"),
   template: z
     .string()
@@ -61,11 +67,26 @@ const editSchema = z.strictObject({
     .default("linear")
     .describe("activation inside the edit"),
   addBias: z.boolean().optional().describe("bias in the projection of noreft and nodireft"),
+  dtype: z
+    .enum(editDTypes as [EditDType, ...EditDType[]])
+    .default("float32")
+    .describe("what the edit's linear parts are computed in: float32, bfloat16 or float16"),
   dropout: z.number().default(0).describe("share of the edited state set to 0 in training"),
   init: z
     .enum(["pyreft", "identity"])
     .default("pyreft")
     .describe("first values: pyreft's random ones, or those that change nothing"),
+});
+
+const objectiveSchema = z.strictObject({
+  objective: z
+    .enum(objectiveNames as unknown as [ObjectiveName, ...ObjectiveName[]])
+    .optional()
+    .describe(
+      "sft (answers), dpo (preferences), reward (a model that scores) or classification; as the rows' columns say",
+    ),
+  ...rowFields,
+  ...headFields,
 });
 
 const outputSchema = z.strictObject({
@@ -83,6 +104,7 @@ const outputSchema = z.strictObject({
 const optionsSchema = z.strictObject({
   ...modelSchema.shape,
   ...dataSchema.shape,
+  ...objectiveSchema.shape,
   ...editSchema.shape,
   ...outputSchema.shape,
 });
@@ -97,6 +119,7 @@ export interface EditOptions {
   readonly shareWeights: boolean;
   readonly actFn: ActivationName;
   readonly addBias?: boolean | undefined;
+  readonly dtype: EditDType;
   readonly dropout: number;
   readonly init: "pyreft" | "identity";
 }
@@ -104,12 +127,12 @@ export interface EditOptions {
 export const defaultEdit: EditOptions = parseOptions(editSchema, {});
 
 /** Everything `reft train` needs beside the trainer's arguments, defaults filled in. */
-export interface TrainOptions extends EditOptions {
+export interface TrainOptions extends EditOptions, ObjectiveOptions, ModelChoice {
   readonly model: string;
-  readonly revision?: string | undefined;
-  readonly device?: string | undefined;
-  readonly threads?: number | undefined;
   readonly data: string;
+  readonly split?: string | undefined;
+  readonly dataRevision?: string | undefined;
+  readonly objective?: ObjectiveName | undefined;
   readonly recipe?: string | undefined;
   readonly evalData?: string | undefined;
   readonly evalSplit?: number | undefined;
@@ -154,6 +177,7 @@ function trainerFlag({ name, type, ...rest }: ArgumentDescription): Flag {
 const runFlags: readonly Flag[] = [
   ...flagsOf(modelSchema, "Model:"),
   ...flagsOf(dataSchema, "Data:"),
+  ...flagsOf(objectiveSchema, "Objective:"),
   ...flagsOf(editSchema, "Edit:"),
   ...flagsOf(outputSchema, "Output:", { outputDir: "output" }),
   ...trainerFlags,

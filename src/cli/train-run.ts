@@ -1,7 +1,8 @@
 /** One training run as a command sees it: the trainer's events rendered, Ctrl-C heard. */
 
 import type { TrainEvent } from "../train/events.js";
-import type { ReftTrainerForCausalLM, TrainEnd } from "../train/trainer.js";
+import type { Measured } from "../train/objective.js";
+import type { ReftTrainer, TrainEnd } from "../train/trainer.js";
 import { showTraining } from "./progress.js";
 import type { Terminal } from "./terminal.js";
 
@@ -13,8 +14,8 @@ export interface RunSettings {
 }
 
 /** Trains to the end, or until the signal; events go to stderr as a bar, or to stdout as JSON lines. */
-export async function runTraining(
-  trainer: Pick<ReftTrainerForCausalLM, "run">,
+export async function runTraining<Item, E extends Measured>(
+  trainer: Pick<ReftTrainer<Item, E>, "run">,
   settings: RunSettings,
 ): Promise<TrainEnd> {
   const { terminal, json, signal, resume = false } = settings;

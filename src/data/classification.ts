@@ -53,11 +53,19 @@ export class ReftClassificationDataset extends ReftDataset<ClassificationExample
   }
 }
 
-function readLabel(
+/** What a problem's labels may be. */
+export type LabelOptions = Pick<ReftClassificationOptions, "problemType" | "numLabels" | "labels">;
+
+/**
+ * A row's class, classes or number.
+ *
+ * @throws UserError with file, line and field where it is none of the problem's
+ */
+export function readLabel(
   row: Row,
   field: string,
   fileName: string,
-  { problemType, numLabels, labels }: ReftClassificationOptions,
+  { problemType, numLabels, labels }: LabelOptions,
 ): number | readonly number[] {
   if (problemType === "regression") return numberField(row, field, fileName);
   const count = labels?.length ?? numLabels ?? Number.POSITIVE_INFINITY;
@@ -65,10 +73,16 @@ function readLabel(
   const classOf = (value: unknown): number => {
     const named = typeof value === "string" ? labels?.indexOf(value) : undefined;
     if (named !== undefined && named >= 0) return named;
-    const number = typeof value === "string" && /^\d+$/.test(value) ? Number(value) : value;
+    const isNumber = typeof value === "boolean" || (typeof value === "string" && /^\d+$/.test(value));
+    const number = isNumber ? Number(value) : value;
     if (typeof number === "number" && Number.isInteger(number) && number >= 0 && number < count) return number;
+    if (value === undefined || value === null)
+      throw new UserError(
+        `${fileName}:${row.line}: the field "${field}" is missing.`,
+        `Give every text a label, or name the column of labels (labelField); columns here are ${columnsOf(row)}.`,
+      );
     throw new UserError(
-      `${fileName}:${row.line}: the field "${field}" ${value === undefined || value === null ? "is missing" : `holds ${JSON.stringify(value)}, no class`}.`,
+      `${fileName}:${row.line}: the field "${field}" holds ${JSON.stringify(value)}, no class.`,
       labels !== undefined
         ? `Classes are ${labels.map((name) => JSON.stringify(name)).join(", ")}, or their numbers from 0.`
         : `Classes are whole numbers${Number.isFinite(count) ? `, 0–${count - 1}` : " from 0"}; for names give labels.`,
@@ -80,6 +94,13 @@ function readLabel(
     `${fileName}:${row.line}: the field "${field}" is no list of classes.`,
     "Give a list, such as [0, 3]; a row of no class has [].",
   );
+}
+
+/** The names of a row's columns, for messages. */
+export function columnsOf({ value }: Row): string {
+  return Object.keys(value)
+    .map((name) => JSON.stringify(name))
+    .join(", ");
 }
 
 export interface ClassificationBatch extends TokenBatch {

@@ -18,10 +18,11 @@ export interface PreferenceDatasetOptions extends EncodeOptions {
 }
 
 const SHAPES =
-  'Rows are {"prompt", "chosen", "rejected"}: three texts; or without a prompt two conversations, lists of messages.';
+  'Rows are {"prompt", "chosen", "rejected"}: texts, or conversations (lists of messages), the prompt apart or in both of them.';
 
 /**
- * The pairs of rows {prompt, chosen, rejected} of texts, or {chosen, rejected} of conversations that end with the answer.
+ * The pairs of rows {prompt, chosen, rejected} of texts, or of conversations that end with the answer: whole ones (a prompt
+ * beside them says nothing new), or a prompt of messages and what each goes on with, as in TRL.
  *
  * @throws UserError with file and line where a field is missing or empty, or chosen and rejected are the same
  */
@@ -33,8 +34,7 @@ export function makePreferenceDataset(
 ): Dataset<PreferenceExample> {
   const [first] = rows;
   if (first === undefined) throw new UserError(`${fileName} holds no rows.`, "Give at least one pair.");
-  const kind = conversations(first) ? "chat" : "prompt";
-  const template = chooseTemplate(options.template, tokenizer, kind);
+  const template = chooseTemplate(options.template, tokenizer, pairKind(first));
   const encode = (row: Row): PreferenceExample => {
     const one = (field: "chosen" | "rejected"): Example => {
       const text = formatLesson(lessonOf(row, field, fileName), template, tokenizer, options);
@@ -50,18 +50,19 @@ export function makePreferenceDataset(
   return gatherExamples(rows, encode, { fileName, maxLength: options.maxLength, tokensOf: longerOf });
 }
 
-function conversations({ value }: Row): boolean {
-  return value.prompt === undefined && Array.isArray(value.chosen);
+/** Whether a row's answers are conversations or plain texts. */
+export function pairKind({ value }: Row): "chat" | "prompt" {
+  return Array.isArray(value.chosen) ? "chat" : "prompt";
 }
 
 function lessonOf(row: Row, field: "chosen" | "rejected", fileName: string): Lesson {
   const { line } = row;
-  if (!conversations(row)) {
+  if (pairKind(row) === "prompt") {
     const prompt = textField(row, "prompt", fileName, SHAPES);
     const answer: ChatMessage = { role: "assistant", content: answerField(row, field, fileName, SHAPES) };
     return { line, question: { kind: "prompt", prompt }, answer };
   }
-  const messages = messagesField(row, field, fileName);
+  const messages = messagesField(wholeConversation(row, field), field, fileName);
   const answer = messages.at(-1) as ChatMessage;
   if (answer.content.trim() === "")
     throw new UserError(
@@ -69,4 +70,12 @@ function lessonOf(row: Row, field: "chosen" | "rejected", fileName: string): Les
       "Fill it in, or take the row out.",
     );
   return { line, question: { kind: "chat", messages: messages.slice(0, -1) }, answer };
+}
+
+/** With the prompt's messages before the answer's, where they stand apart. */
+function wholeConversation({ line, value }: Row, field: string): Row {
+  const { prompt, [field]: answer } = value;
+  return Array.isArray(prompt) && Array.isArray(answer)
+    ? { line, value: { ...value, [field]: [...prompt, ...answer] } }
+    : { line, value };
 }
