@@ -67,7 +67,13 @@ export { parseLayers, type ReftConfig, type Representation } from "./reft/config
 export { ConsreftIntervention } from "./reft/consreft.js";
 export type { Imported } from "./reft/convert.js";
 export { DireftIntervention } from "./reft/direft.js";
-export { Intervention, type InterventionOptions, type Named, type ParameterShape } from "./reft/intervention.js";
+export {
+  type EditDType,
+  Intervention,
+  type InterventionOptions,
+  type Named,
+  type ParameterShape,
+} from "./reft/intervention.js";
 export { LobireftIntervention } from "./reft/lobireft.js";
 export { LoreftIntervention } from "./reft/loreft.js";
 export { NodireftIntervention } from "./reft/nodireft.js";

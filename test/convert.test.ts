@@ -3,7 +3,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { UserError } from "../src/errors.js";
-import { decodeTorch, encodeTorch, type TensorToSave } from "../src/files/torch-file.js";
+import { fromFloats, toFloats } from "../src/files/floats.js";
+import { decodeTorch, encodeTorch, type TorchTensor } from "../src/files/torch-file.js";
 import { input } from "../src/graph/tensor.js";
 import type { CausalLM } from "../src/models/causal-lm.js";
 import { toOnnx } from "../src/onnx/emit.js";
@@ -31,6 +32,9 @@ beforeAll(async () => {
   model = await openTiny(runtime);
 });
 afterAll(() => runtime.dispose());
+
+/** Linear parts in float32, though the file holds them in bfloat16. */
+const wide: Said = { dtype: "float32" };
 
 type Files = Record<string, Uint8Array | string>;
 
@@ -120,7 +124,7 @@ describe.each(Object.entries(classes))("%s as pyreft saved it", (name, kind) => 
   const [h, output] = [floats.get("h"), floats.get("output")] as { shape: readonly number[]; data: Float32Array }[];
 
   test("does the same here", async () => {
-    const { reft, assumed } = await imported(recorded(name));
+    const { reft, assumed } = await imported(recorded(name), wide);
     expect(reft.edits[0]).toMatchObject({
       site: { layer: 1, component: "block_output" },
       intervention: { name: kind },
@@ -143,31 +147,84 @@ describe.each(Object.entries(classes))("%s as pyreft saved it", (name, kind) => 
     const { files: back } = writePyreft(await readAnyAdapter(folderOf(files)));
     const bin = Object.keys(original).find((file) => file.endsWith(".bin")) as string;
     expect(Object.keys(back).sort()).toEqual(Object.keys(original).sort());
-    const [was, is] = [original, back].map((f) => decodeTorch(f[bin] as Uint8Array, bin)) as Map<
-      string,
-      TensorToSave
-    >[];
+    const [was, is] = [original, back].map((f) => decodeTorch(f[bin] as Uint8Array, bin)) as Map<string, TorchTensor>[];
     expect([...is!.keys()].sort()).toEqual([...was!.keys()].sort());
-    for (const [key, { shape, data }] of was!) {
-      expect(is!.get(key)?.shape, key).toEqual(shape);
+    for (const [key, { shape, data, dtype }] of was!) {
+      expect(is!.get(key), key).toMatchObject({ shape, dtype });
       // Parametrised, R is kept, not the way in which training came to it.
       if (!key.includes("parametrizations")) expect(is!.get(key)?.data, key).toEqual(data);
     }
     const config = jsonOf(back["config.json"]);
     const { transformers_version: _, ...expected } = jsonOf(original["config.json"]);
     expect(config).toMatchObject(expected);
-    const { reft: again, assumed } = await imported(back as Files);
+    const { reft: again, assumed } = await imported(back as Files, wide);
     expect(assumed).toEqual([]);
     expect(again.positions).toEqual(reft.positions);
     expectClose(await effect(again, h!), output!.data, close, "h′ after the way there and back");
   });
 
   test("written for EasySteer, compact: read again, it does the same", async () => {
-    const { files } = writeEasySteer(await readAnyAdapter(folderOf(recorded(name))));
+    const { files } = writeEasySteer(await readAnyAdapter(folderOf(recorded(name)), wide));
     const bin = Object.values(files).find((file) => typeof file !== "string") as Uint8Array;
     expect([...decodeTorch(bin, "f").keys()].some((key) => key.includes("base"))).toBe(false);
     const { reft } = await imported(files as Files);
     expectClose(await effect(reft, h!), output!.data, close, "h′");
+  });
+});
+
+describe("the type of linear parts", () => {
+  test("is that of the file: bfloat16 does what it does in pyreft", async () => {
+    const { reft } = await imported(recorded("loreft"));
+    expect(reft.edits[0]?.intervention.dtype).toBe("bfloat16");
+    const { h, native } = Object.fromEntries(goldenFloats("files/loreft.safetensors"));
+    const narrow = (x: Float32Array): Float32Array => toFloats(fromFloats(x, "BF16").slice().buffer, "BF16");
+    const is = narrow(await effect(reft, { shape: h!.shape, data: narrow(h!.data) }));
+    expectClose(is, native!.data, 2 ** -8, "h′");
+    for (const name of ["noreft", "consreft", "direft"]) {
+      const { reft: other } = await imported(recorded(name));
+      expect(other.edits[0]?.intervention.dtype, name).toBe("float32");
+    }
+  });
+  test.each(["float32", "bfloat16", "float16"] as const)(
+    "%s is saved, written for pyreft, and read again",
+    async (dtype) => {
+      const intervention = new LoreftIntervention({ embedDim: 32, lowRankDimension: 2, dtype });
+      const reft = new ReftModel(model, { representations: { layer: 1, intervention }, positions: "l1" });
+      const own = adapterFiles(reft) as { [configFile]: string; [weightsFile]: Uint8Array };
+      expect(jsonOf(own[configFile])).toMatchObject({ representations: [{ dtype }] });
+      const read = readAdapter(model, { config: own[configFile], weights: own[weightsFile] }, "f");
+      expect(read.config.representations).toMatchObject([{ intervention: { dtype } }]);
+      const { files, lost } = writePyreft(await readAnyAdapter(folderOf(own)));
+      expect(lost.some((line) => line.startsWith("precision"))).toBe(dtype !== "bfloat16");
+      const bin = Object.keys(files).find((file) => file.endsWith(".bin")) as string;
+      const stored = { float32: "F32", bfloat16: "BF16", float16: "F16" }[dtype];
+      const state = decodeTorch(files[bin] as Uint8Array, bin);
+      expect([...state].map(([name, t]) => [name, t.dtype])).toEqual([
+        ["weight", stored],
+        ["bias", stored],
+        ["rotate_layer", "F32"],
+      ]);
+      // What the file holds is what the edit computes with.
+      const { reft: back } = await imported(withConfig(files as Files, { reft: undefined }));
+      expect(back.edits[0]?.intervention.dtype).toBe(dtype);
+      const h = { shape: [5, 32], data: Float32Array.from({ length: 160 }, (_, i) => Math.sin(i)) };
+      expectClose(await effect(back, h), await effect(reft, h), close, "h′");
+    },
+  );
+  test("an adapter saved before there was a choice is float32", async () => {
+    const reft = new ReftModel(model, {
+      representations: { layer: 1, intervention: new LoreftIntervention({ embedDim: 32, lowRankDimension: 2 }) },
+      positions: "l1",
+    });
+    const own = adapterFiles(reft) as { [configFile]: string; [weightsFile]: Uint8Array };
+    const old = own[configFile].replace(/\s*"dtype": "float32",(?=\s*"addBias")/, "");
+    expect(old).not.toBe(own[configFile]);
+    const { config } = readAdapter(model, { config: old, weights: own[weightsFile] }, "f");
+    expect(config.representations).toMatchObject([{ intervention: { dtype: "float32" } }]);
+    const strange = own[configFile].replace(/"dtype": "float32",(?=\s*"addBias")/, '"dtype": "int8",');
+    expect(() => readAdapter(model, { config: strange, weights: own[weightsFile] }, "f")).toThrow(
+      /representations\.0\.dtype/,
+    );
   });
 });
 
@@ -254,7 +311,7 @@ describe("older and other spellings of the same folder", () => {
     ],
   ];
   test.each(cases)("%s", async (_, files) => {
-    const { reft } = await imported(files, { positions: "l1" });
+    const { reft } = await imported(files, { positions: "l1", ...wide });
     const { h, output } = Object.fromEntries(goldenFloats("files/loreft.safetensors"));
     expect(reft.edits[0]?.key).toBe("layer_1_comp_block_output_unit_pos_nunit_1#0");
     expectClose(await effect(reft, h!), output!.data, close, "h′");

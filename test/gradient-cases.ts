@@ -116,6 +116,12 @@ export const gradientCases: Readonly<Record<string, readonly GradientCase[]>> = 
   ),
   where: broadcasts.map(([a, b]) => ({ inputs: [condition(a), x(...a), x(...b)] })),
   cast: [{ inputs: [x(3, 2)], attributes: { to: "float32" } }],
+  // A staircase, whose steps are small beside the difference where x is near 0.
+  roundTo: [
+    { inputs: [x(3, 2)], attributes: { to: "float32" } },
+    { inputs: [from(() => 0, 3, 2)], attributes: { to: "float16" } },
+    { inputs: [from(() => 0, 200)], attributes: { to: "bfloat16" } },
+  ],
   softmax: [{ inputs: [x(5)] }, { inputs: [x(3, 4)] }, { inputs: [x(2, 2, 3)] }, { inputs: [x(2, 1)] }],
   logSumExp: [{ inputs: [x(5)] }, { inputs: [x(3, 4)] }, { inputs: [x(2, 2, 3)] }],
   rmsNormalization: norm(2),

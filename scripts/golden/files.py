@@ -45,9 +45,11 @@ def train(edit, seed: int, steps: int = 8) -> None:
 
 
 def effect(edit, seed: int) -> dict[str, torch.Tensor]:
-    """h → h′ in float32 with the weights as they are stored."""
+    """h → h′ in float32 with the weights as they are stored; of a bfloat16 edit also `native`, of h in bfloat16."""
     h = normal((ROWS, D), seed)
-    return {"h": h, "output": edit.float()(h)}
+    narrow = any(p.dtype == torch.bfloat16 for p in edit.parameters())
+    native = {"native": edit(h.to(torch.bfloat16)).float()} if narrow else {}
+    return {"h": h, "output": edit.float()(h)} | native
 
 
 def wrapped(model, edits: list, layers: list[int], links: list | None = None):

@@ -141,10 +141,66 @@ def record_edits(out) -> None:
     save_json(out / "edits.json", cases, indent=None)
 
 
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPE_EDITS = [
+    ("LoreftIntervention", {}), ("LoreftIntervention", {"act_fn": "relu"}), ("LoreftIntervention", {"act_fn": "silu"}),
+    ("NoreftIntervention", {"add_bias": True}), ("NoreftIntervention", {"act_fn": "gelu", "add_bias": False}),
+    ("ConsreftIntervention", {}), ("LobireftIntervention", {}),
+    ("DireftIntervention", {}), ("DireftIntervention", {"act_fn": "tanh"}),
+    ("NodireftIntervention", {"add_bias": False}), ("NodireftIntervention", {"act_fn": "relu", "add_bias": True}),
+]
+
+
+def dtype_case(kind: str, options: dict, dtype: torch.dtype, seed: int) -> dict[str, torch.Tensor]:
+    """
+    An edit of 16 bits, of float32 weights which it rounds itself. `native`: pyreft as it is, on a hidden state of that
+    type, the only one that its linear layers take (`h` is rounded to it). `output`: on a float32 hidden state, with the one
+    line that DiReFT has for it, a cast of what goes into the linear layer, before every such layer.
+    """
+    d, r = 12, 3
+    torch.manual_seed(seed)
+    edit = getattr(pyreft, kind)(embed_dim=d, low_rank_dimension=r, dtype=dtype, dropout=0.0, **options)
+    if hasattr(edit, "rotate_layer"):
+        parametrize.remove_parametrizations(edit.rotate_layer, "weight")
+    tensors = {}
+    with torch.no_grad():
+        for i, (name, p) in enumerate(edit.named_parameters()):
+            value = p.detach().clone() if name.startswith("rotate_layer") else normal(p.shape, seed + 10 + i, 0.7)
+            p.copy_(value)
+            tensors[name] = value.float()
+    h = normal((2, 3, d), seed + 1)
+    with torch.no_grad():
+        tensors |= {"native": edit(h.to(dtype)).float()}
+    for part in (getattr(edit, "learned_source", None), getattr(edit, "proj_layer", None)):
+        if isinstance(part, torch.nn.Linear):
+            part.register_forward_pre_hook(lambda layer, inputs: inputs[0].to(layer.weight.dtype))
+    h.requires_grad_()
+    edited = edit(h)
+    g = normal(edited.shape, seed + 2)
+    edited.backward(g)
+    tensors |= {"h": h, "output": edited, "grad_output": g, "grad_h": h.grad}
+    for name, p in edit.named_parameters():
+        tensors[f"grad.{name}"] = torch.zeros_like(p).float() if p.grad is None else p.grad.float()
+    return tensors
+
+
+def record_dtypes(out) -> None:
+    tensors, cases = {}, []
+    for dtype_name, dtype in DTYPES.items():
+        for i, (kind, options) in enumerate(DTYPE_EDITS):
+            case = len(cases)
+            found = dtype_case(kind, options, dtype, 3000 + 20 * i)
+            tensors |= {f"{case}.{name}": t for name, t in found.items()}
+            cases.append({"case": case, "intervention": kind, "dtype": dtype_name, "options": options, "d": 12, "r": 3})
+    save_tensors(out / "dtypes.safetensors", tensors)
+    save_json(out / "dtypes.json", cases, indent=None)
+
+
 def main() -> None:
     out = output_folder()
     record_householder(out)
     record_edits(out)
+    record_dtypes(out)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def rotary(x, cos, sin):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
+ROUNDED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 UNARY = {
     "neg": torch.neg, "exp": torch.exp, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "erf": torch.erf,
     "relu": torch.relu, "cos": torch.cos, "sin": torch.sin, "abs": torch.abs, "sign": torch.sign,
@@ -123,6 +124,11 @@ def cases():
     yield "cast", {"to": "float32"}, [normal((2, 2), 85)], lambda x: x * 1
     angles = normal((3, 4), 90, math.pi)
     yield "rotary", {}, [normal((2, 3, 2, 8), 91), angles[:, None].cos(), angles[:, None].sin()], rotary
+    for i, (to, dtype) in enumerate(ROUNDED.items()):
+        yield "roundTo", {"to": to}, [normal((4, 5), 88 + i)], lambda x, dtype=dtype: x.to(dtype).float()
+        # Ties, which go to the even neighbour, and float16's smallest and largest numbers.
+        ties = torch.tensor([1.00390625, 1.01171875, 1.00048828125, 1.00146484375, 2.0**-24, 2.0**-25, -65519.0])
+        yield "roundTo", {"to": to}, [ties], lambda x, dtype=dtype: x.to(dtype).float()
 
 
 # The angles of a rotation are never trained: no gradient is asked of cos and sin.
@@ -142,6 +148,9 @@ def record(index: int, op: str, attributes: dict, inputs: list[torch.Tensor], f)
     if not y.requires_grad:
         return row | {"outputGradient": None, "inputGradients": [None] * len(inputs)}
     g = normal(y.shape, 9000 + index)
+    if op == "roundTo":
+        # torch's casts round the gradient on its way back as well; ours pass it on as it is. These come through both.
+        g = g.to(ROUNDED[attributes["to"]]).float()
     y.backward(g)
     return row | {"outputGradient": array(g),
                   "inputGradients": [None if t.grad is None else array(t.grad) for t in leaves]}

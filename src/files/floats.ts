@@ -1,4 +1,4 @@
-/** Stored numbers as floats: bfloat16, half, single and double bytes to a Float32Array. */
+/** Stored numbers as floats: bfloat16, half, single and double bytes to a Float32Array, and floats in 16 bits. */
 
 export type FloatDType = "F64" | "F32" | "F16" | "BF16";
 
@@ -28,4 +28,32 @@ function halfToFloat(bits: number): number {
   if (exponent === 0x1f) return mantissa ? Number.NaN : sign * Number.POSITIVE_INFINITY;
   if (exponent === 0) return sign * 2 ** -14 * (mantissa / 1024);
   return sign * 2 ** (exponent - 15) * (1 + mantissa / 1024);
+}
+
+/** Each float as the nearest number of 16 bits, ties to even; beyond the largest it is ∞. */
+export function fromFloats(values: Float32Array, dtype: "F16" | "BF16"): Uint16Array {
+  if (dtype === "F16") return Uint16Array.from(values, floatToHalf);
+  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
+  // Half a unit of the upper half is added to the lower one, less a bit where the upper half is even; a NaN must stay one.
+  return Uint16Array.from(bits, (b, i) =>
+    Number.isNaN(values[i]) ? 0x7fc0 : Math.floor((b + 0x7fff + ((b >>> 16) & 1)) / 0x10000),
+  );
+}
+
+function floatToHalf(value: number): number {
+  if (Number.isNaN(value)) return 0x7e00;
+  const size = Math.abs(value);
+  const sign = value < 0 || Object.is(value, -0) ? 0x8000 : 0;
+  // Halfway to 2¹⁶, which half cannot hold.
+  if (size >= 65520) return sign | 0x7c00;
+  // A mantissa that rounds up to 1024 carries into the exponent, as it should.
+  if (size < 2 ** -14) return sign | toEven(size * 2 ** 24);
+  const exponent = Math.floor(Math.log2(size));
+  return sign + ((exponent + 15) << 10) + toEven((size / 2 ** exponent - 1) * 1024);
+}
+
+function toEven(x: number): number {
+  const down = Math.floor(x);
+  const rest = x - down;
+  return rest > 0.5 || (rest === 0.5 && down % 2 === 1) ? down + 1 : down;
 }

@@ -1,6 +1,6 @@
 /** Tables of tensors in torch.save's files (.bin, .pt), both ways: the zip, the pickle and the storages put together. */
 import { invariant, UserError } from "../errors.js";
-import { toFloats } from "./floats.js";
+import { fromFloats, toFloats } from "./floats.js";
 import { isTensor, type PickledTensor, type StorageDType, unpickle } from "./pickle.js";
 import { readStoredZip, writeStoredZip } from "./torch-zip.js";
 
@@ -142,8 +142,18 @@ function places(offset: number, shape: readonly number[], strides: readonly numb
   return at;
 }
 
-/** A tensor to write: float32, or int64 for whole numbers. */
-export type TensorToSave = Omit<TorchTensor, "dtype">;
+/** A tensor to write: int64 for whole numbers, and floats as float32, or rounded to 16 bits where `dtype` is BF16 or F16. */
+export type TensorToSave = Omit<TorchTensor, "dtype"> & { readonly dtype?: StorageDType };
+
+/** How a tensor is written: its storage's name in torch, and its bytes. */
+function storage({ data, dtype }: TensorToSave): { readonly type: string; readonly bytes: Uint8Array } {
+  const raw = (of: TorchTensor["data"] | Uint16Array): Uint8Array =>
+    new Uint8Array(of.buffer, of.byteOffset, of.byteLength);
+  if (data instanceof BigInt64Array) return { type: "Long", bytes: raw(data) };
+  if (dtype === "BF16") return { type: "BFloat16", bytes: raw(fromFloats(data, dtype)) };
+  if (dtype === "F16") return { type: "Half", bytes: raw(fromFloats(data, dtype)) };
+  return { type: "Float", bytes: raw(data) };
+}
 
 /**
  * A file that torch.load(path, weights_only=True) reads as an OrderedDict of tensors; equal input gives equal bytes.
@@ -155,8 +165,8 @@ export function encodeTorch(tensors: Readonly<Record<string, TensorToSave>>, arc
     [`${archive}/data.pkl`]: pickleTable(tensors),
     [`${archive}/byteorder`]: new TextEncoder().encode("little"),
   };
-  Object.values(tensors).forEach(({ data }, i) => {
-    entries[`${archive}/data/${i}`] = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  Object.values(tensors).forEach((tensor, i) => {
+    entries[`${archive}/data/${i}`] = storage(tensor).bytes;
   });
   entries[`${archive}/version`] = new TextEncoder().encode("3\n");
   return writeStoredZip(entries);
@@ -188,12 +198,13 @@ function pickleTable(tensors: Readonly<Record<string, TensorToSave>>): Uint8Arra
   };
   emptyDict();
   ascii("(");
-  Object.entries(tensors).forEach(([name, { shape, data }], i) => {
+  Object.entries(tensors).forEach(([name, tensor], i) => {
+    const { shape, data } = tensor;
     invariant(shape.reduce((product, dim) => product * dim, 1) === data.length, `${name}: shape and data disagree`);
     text(name);
     ascii("ctorch._utils\n_rebuild_tensor_v2\n((");
     text("storage");
-    ascii(`ctorch\n${data instanceof BigInt64Array ? "Long" : "Float"}Storage\n`);
+    ascii(`ctorch\n${storage(tensor).type}Storage\n`);
     text(String(i));
     text("cpu");
     integer(data.length);

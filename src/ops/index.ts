@@ -8,7 +8,7 @@ import { expand } from "./shape.js";
 export { type ActivationName, activations, erf, gelu, geluTanh, relu, sigmoid, silu, tanh } from "./activation.js";
 export { abs, add, cos, div, exp, log, mul, neg, pow, sign, sin, sqrt, sub } from "./elementwise.js";
 export { gemm, matMul } from "./linear.js";
-export { and, cast, lessOrEqual, where } from "./logic.js";
+export { and, cast, lessOrEqual, type RoundedDType, roundTo, where } from "./logic.js";
 export { layerNormalization, logSumExp, rmsNormalization, softmax } from "./normalization.js";
 export { plainValues, recomputed, recomputedInParts } from "./recomputed.js";
 export { reduceMax, reduceMean, reduceSum } from "./reduce.js";

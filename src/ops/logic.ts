@@ -48,3 +48,29 @@ export const cast: Op<[x: Tensor], { readonly to: DType }> = op<[Tensor], { read
   vjp: ({ inputs: [x], g }) => [(x as Tensor).type.dtype === "float32" ? () => g : null],
   lower: (e, [x], { attributes }) => e.node("Cast", [x as string], { to: onnxType[attributes.to] }),
 });
+
+/** The floats an edit's linear parts are computed in: numbers in a graph stay float32, rounded to these. */
+export type RoundedDType = "float32" | "bfloat16" | "float16";
+
+/** ONNX's numbers for them. */
+const roundedType: Record<RoundedDType, number> = { float32: 1, float16: 10, bfloat16: 16 };
+
+/**
+ * y = x rounded to the nearest number of `to`, ties to even, and float32 again. The gradient passes as it is, as through
+ * torch.s `x.to(dtype).float()`, which would round it to `to` on the way.
+ */
+export const roundTo: Op<[x: Tensor], { readonly to: RoundedDType }> = op<[Tensor], { readonly to: RoundedDType }>(
+  "RoundTo",
+  {
+    type: (inputs) => {
+      const [x] = inputs as [TensorType];
+      if (x.dtype !== "float32") typeError("RoundTo", inputs, "wants floats");
+      return x;
+    },
+    vjp: ({ g }) => [() => g],
+    lower: (e, [x], { attributes: { to } }) =>
+      to === "float32"
+        ? (x as string)
+        : e.node("Cast", [e.node("Cast", [x as string], { to: roundedType[to] })], { to: 1 }),
+  },
+);

@@ -8,7 +8,7 @@ import { type ProblemType, problemTypes } from "../models/classifier.js";
 import type { FrozenModel } from "../models/frozen-model.js";
 import { type ActivationName, activations } from "../ops/index.js";
 import { editsOf, type ReftConfig, type Representation } from "./config.js";
-import type { Named } from "./intervention.js";
+import { type EditDType, editDTypes, type Named } from "./intervention.js";
 import { type InterventionClass, interventionClass } from "./interventions.js";
 import { formatPositions, type Positions, parsePositions } from "./positions.js";
 import type { ReftModel } from "./reft-model.js";
@@ -39,6 +39,7 @@ export interface AdapterConfig {
   readonly template: string | null;
   readonly positions: string | null;
   readonly shareWeights: boolean;
+  /** What the weights are kept in, whatever they are computed in: see `representations`. */
   readonly dtype: "float32";
   /** The head that was trained with the edits; only for a model that classifies. */
   readonly classifier?: {
@@ -55,6 +56,8 @@ export interface AdapterConfig {
     readonly lowRankDimension: number;
     readonly dropout: number;
     readonly actFn: ActivationName;
+    /** What the linear parts are computed in; absent in files from before there was a choice: float32. */
+    readonly dtype: EditDType;
     readonly addBias: boolean | null;
     readonly linkKey: string | number | null;
   }[];
@@ -98,6 +101,7 @@ const schema: z.ZodType<AdapterConfig> = z.object({
         lowRankDimension: size,
         dropout: z.number().min(0).max(1),
         actFn: activation,
+        dtype: z.enum(editDTypes as [EditDType, ...EditDType[]]).default("float32"),
         addBias: z.boolean().nullable(),
         linkKey: z.union([word, z.number()]).nullable(),
       }),
@@ -136,6 +140,7 @@ export function adapterConfig(reft: ReftModel): AdapterConfig {
       lowRankDimension: intervention.lowRankDimension,
       dropout: intervention.dropout,
       actFn: intervention.actFn,
+      dtype: intervention.dtype,
       addBias: intervention.addBias ?? null,
       linkKey: link ?? null,
     })),

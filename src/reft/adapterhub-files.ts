@@ -50,6 +50,7 @@ export async function readAdapterHub(folder: FolderReader, said: Said): Promise<
   const shared = {
     actFn: said.actFn ?? activationOf(config, where),
     dropout: said.dropout ?? config.dropout,
+    dtype: said.dtype ?? ("float32" as const),
     component: "block_output",
     heads: undefined,
     link: null,

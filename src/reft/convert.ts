@@ -94,6 +94,7 @@ function representationOf(edit: PlainEdit): Representation {
     rank: lowRankDimension,
     actFn,
     dropout,
+    dtype,
     addBias,
     link,
     component,
@@ -101,7 +102,7 @@ function representationOf(edit: PlainEdit): Representation {
     layer,
   } = edit;
   const Class = interventionClass(intervention);
-  const options = { embedDim, lowRankDimension, actFn, dropout, ...(addBias === null ? {} : { addBias }) };
+  const options = { embedDim, lowRankDimension, actFn, dropout, dtype, ...(addBias === null ? {} : { addBias }) };
   return {
     // A path says the layer itself, and pyvene leaves 0 beside it.
     ...(component.includes(".") ? {} : { layer }),

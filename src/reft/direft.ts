@@ -22,8 +22,6 @@ export class DireftIntervention extends Intervention {
 
   edit(h: Tensor, p: Named<Tensor>): Tensor {
     const R = this.part(p, "rotate_layer");
-    const W = this.part(p, "learned_source.weight");
-    const b = this.part(p, "learned_source.bias");
-    return add(h, gemm(this.act(gemm(h, W, b, { transB: true })), R, { transB: true }));
+    return add(h, gemm(this.source(h, p), R, { transB: true }));
   }
 }

@@ -2,9 +2,12 @@
 
 import { UserError } from "../errors.js";
 import type { Tensor } from "../graph/tensor.js";
-import { type ActivationName, activations } from "../ops/index.js";
+import { type ActivationName, activations, gemm, type RoundedDType, roundTo } from "../ops/index.js";
 import { linearInit } from "./parameter.js";
 import type { Random } from "./random.js";
+
+export type EditDType = RoundedDType;
+export const editDTypes: readonly EditDType[] = ["float32", "bfloat16", "float16"];
 
 export interface InterventionOptions {
   /** D, the width of the hidden states that are edited. */
@@ -15,6 +18,11 @@ export interface InterventionOptions {
   readonly dropout?: number;
   /** An activation by transformers' name (ACT2FN). Default "linear". */
   readonly actFn?: ActivationName;
+  /**
+   * What the linear parts are computed in, as pyreft's `dtype` has it: what goes into them, their weights and what comes out are
+   * rounded to it; R, and Cons- and LobiReFT, which have no linear part, stay float32. Default "float32" (pyreft: bfloat16).
+   */
+  readonly dtype?: EditDType;
   /** First values: pyreft's random ones (default), or the ones for which the edit changes nothing, where the formula has such. */
   readonly init?: "pyreft" | "identity";
   /** Whether the projection has a bias (NoReFT, NodiReFT). Default true for NoReFT, false for NodiReFT. */
@@ -38,11 +46,12 @@ export abstract class Intervention {
   readonly lowRankDimension: number;
   readonly dropout: number;
   readonly actFn: ActivationName;
+  readonly dtype: EditDType;
   readonly init: "pyreft" | "identity";
   readonly addBias: boolean | undefined;
 
   constructor(options: InterventionOptions) {
-    const { embedDim, lowRankDimension, dropout = 0, actFn = "linear", init = "pyreft" } = options;
+    const { embedDim, lowRankDimension, dropout = 0, actFn = "linear", dtype = "float32", init = "pyreft" } = options;
     checkRank(lowRankDimension, embedDim);
     if (!(dropout >= 0 && dropout < 1))
       throw new UserError(`dropout ${dropout} is not in [0, 1).`, "Pass a share such as 0.05.");
@@ -51,10 +60,13 @@ export abstract class Intervention {
         `there is no activation called "${actFn}".`,
         `Supported are ${Object.keys(activations).join(", ")}.`,
       );
+    if (!editDTypes.includes(dtype))
+      throw new UserError(`there is no dtype "${dtype}" for edits.`, `Supported are ${editDTypes.join(", ")}.`);
     this.embedDim = embedDim;
     this.lowRankDimension = lowRankDimension;
     this.dropout = dropout;
     this.actFn = actFn;
+    this.dtype = dtype;
     this.init = init;
     this.addBias = options.addBias;
   }
@@ -76,6 +88,19 @@ export abstract class Intervention {
   /** act(x), by the option `actFn` */
   protected act(x: Tensor): Tensor {
     return activations[this.actFn](x);
+  }
+
+  /** x as the option `dtype` can hold it. */
+  protected round(x: Tensor): Tensor {
+    return this.dtype === "float32" ? x : roundTo(x, { to: this.dtype });
+  }
+
+  /** act(hWᵀ + b) [M, r] with W and b of the linear layer `learned_source`, in `dtype`. */
+  protected source(h: Tensor, p: Named<Tensor>): Tensor {
+    const W = this.round(this.part(p, "learned_source.weight"));
+    const b = this.round(this.part(p, "learned_source.bias"));
+    const linear = this.round(gemm(this.round(h), W, b, { transB: true }));
+    return this.actFn === "linear" ? linear : this.round(this.act(linear));
   }
 
   /** One of `parameters`, which must be there. */

@@ -213,8 +213,8 @@ export function guessedClass(state: State, name: string): string {
 
 /** The state dict that pyreft keeps for an edit. */
 export function pyreftState(edit: PlainEdit): Record<string, TensorToSave> {
-  const { values, intervention, embedDim: d, rank: r } = edit;
-  const { rotate_layer: R, ...rest } = values;
+  const { intervention, embedDim: d, rank: r } = edit;
+  const { rotate_layer: R, ...rest } = stored(edit);
   if (R === undefined) return { ...sizes(d), ...rest };
   if (compact.includes(intervention)) return compactState(edit);
   const { raw, base } = untrivialised(orthonormal(edit), d, r);
@@ -226,6 +226,18 @@ export function pyreftState(edit: PlainEdit): Record<string, TensorToSave> {
   };
 }
 
+/** The values with linear parts in the type they are computed in, as pyreft saves them. */
+function stored({ values, dtype }: PlainEdit): Record<string, TensorToSave> {
+  const narrow = { float32: undefined, bfloat16: "BF16", float16: "F16" } as const;
+  const as = narrow[dtype];
+  return Object.fromEntries(
+    Object.entries(values).map(([name, value]) => [
+      name,
+      as !== undefined && /\.(weight|bias)$/.test(name) ? { ...value, dtype: as } : value,
+    ]),
+  );
+}
+
 /** The bytes of `pyreftState`, before it is made. */
 export function pyreftStateBytes({ values, intervention, embedDim: d, rank: r }: PlainEdit): number {
   const own = Object.values(values).reduce((sum, { shape }) => sum + 4 * elementCount(shape), 0);
@@ -235,8 +247,9 @@ export function pyreftStateBytes({ values, intervention, embedDim: d, rank: r }:
 
 /** The state dict with R itself, as EasySteer keeps it for every class and pyreft for LoReFT. */
 export function compactState(edit: PlainEdit): Record<string, TensorToSave> {
-  const { rotate_layer, "learned_source.weight": weight, "learned_source.bias": bias, ...rest } = edit.values;
-  if (rotate_layer === undefined) return { ...edit.values };
+  const all = stored(edit);
+  const { rotate_layer, "learned_source.weight": weight, "learned_source.bias": bias, ...rest } = all;
+  if (rotate_layer === undefined) return all;
   const R = { shape: rotate_layer.shape, data: orthonormal(edit) };
   if (weight === undefined || bias === undefined) return { ...rest, rotate_layer: R };
   return { weight, bias, rotate_layer: R };

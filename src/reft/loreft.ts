@@ -30,8 +30,6 @@ export class LoreftIntervention extends Intervention {
   /** act(hWᵀ + b) − hR [M, r]: what is added, in the coordinates of the subspace. */
   protected change(h: Tensor, p: Named<Tensor>): Tensor {
     const R = this.part(p, "rotate_layer");
-    const W = this.part(p, "learned_source.weight");
-    const b = this.part(p, "learned_source.bias");
-    return sub(this.act(gemm(h, W, b, { transB: true })), gemm(h, R, {}));
+    return sub(this.source(h, p), gemm(h, R, {}));
   }
 }

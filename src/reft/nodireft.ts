@@ -25,8 +25,7 @@ export class NodireftIntervention extends Intervention {
   }
 
   edit(h: Tensor, p: Named<Tensor>): Tensor {
-    const W1 = this.part(p, "learned_source.weight");
-    const b1 = this.part(p, "learned_source.bias");
-    return add(h, gemm(this.act(gemm(h, W1, b1, { transB: true })), this.part(p, "proj_layer.weight"), {}));
+    const W2 = this.round(this.part(p, "proj_layer.weight"));
+    return add(h, this.round(gemm(this.source(h, p), W2, {})));
   }
 }

@@ -30,11 +30,10 @@ export class NoreftIntervention extends Intervention {
   }
 
   edit(h: Tensor, p: Named<Tensor>): Tensor {
-    const W2 = this.part(p, "proj_layer.weight");
-    const W1 = this.part(p, "learned_source.weight");
-    const b1 = this.part(p, "learned_source.bias");
-    const b2 = this.bias ? [this.part(p, "proj_layer.bias")] : [];
-    const source = this.act(gemm(h, W1, b1, { transB: true }));
-    return add(h, gemm(sub(source, gemm(h, W2, ...b2, { transB: true })), W2, {}));
+    const W2 = this.round(this.part(p, "proj_layer.weight"));
+    const b2 = this.bias ? [this.round(this.part(p, "proj_layer.bias"))] : [];
+    const projected = this.round(gemm(this.round(h), W2, ...b2, { transB: true }));
+    const change = this.round(sub(this.source(h, p), projected));
+    return add(h, this.round(gemm(change, W2, {})));
   }
 }

@@ -4,7 +4,7 @@ import { UserError } from "../errors.js";
 import { decodeSafetensors, type FloatTensor } from "../files/safetensors.js";
 import type { ActivationName } from "../ops/index.js";
 import { type AdapterConfig, parseAdapterConfig } from "./adapter.js";
-import type { Named } from "./intervention.js";
+import type { EditDType, Named } from "./intervention.js";
 import { checkedLayout, type Layout } from "./layouts.js";
 import { keysOf, type PyveneSite } from "./pyvene-keys.js";
 
@@ -22,6 +22,8 @@ export interface PlainEdit {
   readonly rank: number;
   readonly actFn: ActivationName;
   readonly dropout: number;
+  /** What its linear parts are computed in. */
+  readonly dtype: EditDType;
   readonly addBias: boolean | null;
   readonly link: string | number | null;
   /** By our parameters' names. */
@@ -53,6 +55,8 @@ export interface Said {
   readonly shareWeights?: boolean;
   readonly actFn?: ActivationName;
   readonly dropout?: number;
+  /** What linear parts are computed in; pyreft's files hold them in it. */
+  readonly dtype?: EditDType;
   /** The class of every edit. */
   readonly intervention?: string;
 }
@@ -94,7 +98,8 @@ export function plainAdapter(files: { config: string; weights: Uint8Array }, nam
 
 function editOf(r: AdapterConfig["representations"][number]): Omit<PlainEdit, keyof Layout> {
   const { layer, component } = siteOf(r);
-  return { layer, component, heads: r.heads, actFn: r.actFn, dropout: r.dropout, link: r.linkKey };
+  const { heads, actFn, dropout, dtype, linkKey } = r;
+  return { layer, component, heads, actFn, dropout, dtype, link: linkKey };
 }
 
 /** Where pyvene names single heads in the component. */

@@ -3,8 +3,9 @@
 import { z } from "zod";
 import { UserError } from "../errors.js";
 import { parseJsonObject } from "../files/checkpoint.js";
-import { decodeTorch, encodeTorch, type TensorToSave } from "../files/torch-file.js";
+import { decodeTorch, encodeTorch, type TensorToSave, type TorchTensor } from "../files/torch-file.js";
 import { type AdapterConfig, parseAdapterConfig } from "./adapter.js";
+import type { EditDType } from "./intervention.js";
 import { guessedClass, layoutOf, pyreftState, pyreftStateBytes } from "./layouts.js";
 import type { FolderReader, PlainAdapter, PlainEdit, Said, Written } from "./plain-adapter.js";
 import { keysOf, presentKey, siteOf, unitOf } from "./pyvene-keys.js";
@@ -70,6 +71,7 @@ export async function readPyreft(folder: FolderReader, said: Said): Promise<Plai
       ...layoutOf(kind ?? guessedClass(state, `${folder.name}/${file}`), state, `${folder.name}/${file}`),
       actFn: said.actFn ?? r?.actFn ?? "linear",
       dropout: said.dropout ?? r?.dropout ?? 0,
+      dtype: said.dtype ?? r?.dtype ?? linearDType(state),
       heads: r?.heads,
     });
   }
@@ -94,6 +96,13 @@ export async function readPyreft(folder: FolderReader, said: Said): Promise<Plai
         : []),
     ],
   };
+}
+
+/** pyreft saves linear parts in the type that they are computed in. */
+function linearDType(state: ReadonlyMap<string, TorchTensor>): EditDType {
+  const linear = state.get("weight") ?? state.get("learned_source.weight");
+  const known: Readonly<Partial<Record<TorchTensor["dtype"], EditDType>>> = { BF16: "bfloat16", F16: "float16" };
+  return (linear && known[linear.dtype]) ?? "float32";
 }
 
 /** Cons- and LobiReFT have no linear part to activate. */
@@ -215,9 +224,9 @@ function lostInPyreft({ edits, positions }: PlainAdapter): string[] {
     ...(heads.length === 0 ? [] : [`heads ${[...new Set(heads)].join(", ")}: name them in unit_locations too`]),
     ...(positions === undefined ? [] : [`positions ${positions}: give pyreft unit_locations at each call`]),
     ...activations.map((name) => `activation ${name}: pyreft loads the edit as linear`),
-    ...(edits.some(needsPrecision)
-      ? ["precision: pyreft loads W and b as bfloat16 whatever the file holds; the file holds float32"]
-      : []),
+    ...["float32", "float16"]
+      .filter((dtype) => edits.some((edit) => edit.dtype === dtype && needsPrecision(edit)))
+      .map((dtype) => `precision: pyreft loads W and b as bfloat16 whatever the file holds; the file holds ${dtype}`),
     ...unloadable.map((kind) => `${kind}: pyreft saves, but cannot load it (KeyError 'add_bias')`),
   ];
 }
