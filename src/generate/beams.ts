@@ -2,6 +2,7 @@
 
 import type { KeyValueCache } from "./cache.js";
 import { type EditOptions, editsOfPrompts, type RowEdits } from "./edits.js";
+import { forbid } from "./forbidden.js";
 import type { TokenFinish } from "./generate.js";
 import {
   type BeamOptions,
@@ -107,7 +108,7 @@ class Search {
 
   /** The likeliest tokens after all beams, the best first: enough that beams are left where every end token is among them. */
   #candidates(made: number): Candidate[] {
-    const { eosTokenIds, minNewTokens, sampling } = this.#settings;
+    const { eosTokenIds, sampling } = this.#settings;
     const size = Math.max(2, 1 + eosTokenIds.size) * this.#options.numBeams;
     const best: Candidate[] = [];
     let worst = -Infinity;
@@ -115,7 +116,7 @@ class Search {
       let logs = logProbabilities(beam.logits);
       if (sampling.repetitionPenalty !== 1)
         logs = penaliseRepetition(logs, new Set(beam.ids), sampling.repetitionPenalty);
-      if (made < minNewTokens) for (const id of eosTokenIds) if (id < logs.length) logs[id] = -Infinity;
+      forbid(logs, beam.ids, made, this.#settings);
       for (let id = 0; id < logs.length; id++) {
         const score = Math.fround((logs[id] as number) + beam.score);
         if (!(score > worst)) continue;

@@ -4,6 +4,7 @@ import { UserError } from "../errors.js";
 import { Random } from "../reft/random.js";
 import type { KeyValueCache } from "./cache.js";
 import { type EditOptions, editedTokens, editsOfPrompts, type RowEdits } from "./edits.js";
+import { forbid } from "./forbidden.js";
 import { checkPrompts, type GenerateOptions, type Settings, settingsFor } from "./options.js";
 import { extend, readPrompts } from "./prefill.js";
 import type { PrefixMemory } from "./prefix.js";
@@ -126,8 +127,7 @@ async function* decode(
 /** Chooses a row's next token from its logits. */
 function nextToken(r: Row, settings: Settings, options: TokenOptions): NewToken {
   const made = r.ids.length - r.promptLength;
-  if (made < settings.minNewTokens)
-    for (const id of settings.eosTokenIds) if (id < r.logits.length) r.logits[id] = -Infinity;
+  forbid(r.logits, r.ids, made, settings);
   const id = chooseToken(r.logits, r.seen, settings.sampling, r.random);
   r.ids.push(id);
   r.seen.add(id);

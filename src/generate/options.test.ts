@@ -12,7 +12,15 @@ function settings(options: GenerateOptions, generationConfig: object = {}, confi
 
 test("nothing said: greedy, no limits, 256 tokens", () => {
   const { sampling, maxNewTokens, eosTokenIds } = settings({});
-  expect(sampling).toEqual({ doSample: false, temperature: 1, topK: 50, topP: 1, minP: 0, repetitionPenalty: 1 });
+  expect(sampling).toEqual({
+    doSample: false,
+    temperature: 1,
+    topK: 50,
+    topP: 1,
+    minP: 0,
+    typicalP: 1,
+    repetitionPenalty: 1,
+  });
   expect(maxNewTokens).toBe(256);
   expect([...eosTokenIds]).toEqual([]);
 });

@@ -3,6 +3,7 @@
 import { z } from "zod";
 import { invariant, UserError } from "../errors.js";
 import type { CausalLM } from "../models/causal-lm.js";
+import { checkForbidden, type Forbidden } from "./forbidden.js";
 import { checkSampling, type SamplingSettings } from "./sampling.js";
 
 export interface GenerateOptions {
@@ -10,13 +11,20 @@ export interface GenerateOptions {
   readonly maxNewTokens?: number;
   /** No end token before this many new tokens. */
   readonly minNewTokens?: number;
-  /** Draw from the distribution. Default: do_sample of generation_config.json, or true where one of the next four is given. */
+  /** Draw from the distribution. Default: do_sample of generation_config.json, or true where one of the next five is given. */
   readonly doSample?: boolean;
   readonly temperature?: number;
   readonly topK?: number;
   readonly topP?: number;
   readonly minP?: number;
+  readonly typicalP?: number;
   readonly repetitionPenalty?: number;
+  /** No run of this many tokens occurs twice in prompt and answer. Default 0: off. */
+  readonly noRepeatNgramSize?: number;
+  /** Runs of token ids that the answer does not hold; an end token by itself is left alone. */
+  readonly badWordsIds?: readonly (readonly number[])[];
+  /** Token ids that the answer does not hold, end tokens too. */
+  readonly suppressTokens?: readonly number[];
   /** Ids that end a row. Default: those of generation_config.json, else of config.json. An empty list: none. */
   readonly eosTokenIds?: readonly number[];
   /** Of the random draws; each row draws from a stream of its own. Default 0. */
@@ -41,11 +49,9 @@ export interface BeamOptions {
 }
 
 /** Options with every default filled in. */
-export interface Settings {
+export interface Settings extends Forbidden {
   readonly sampling: SamplingSettings;
   readonly maxNewTokens: number;
-  readonly minNewTokens: number;
-  readonly eosTokenIds: ReadonlySet<number>;
   readonly seed: number;
 }
 
@@ -62,6 +68,10 @@ const configSchema = z.object({
   top_k: count.nullish(),
   top_p: z.number().nullish(),
   min_p: z.number().nullish(),
+  typical_p: z.number().nullish(),
+  no_repeat_ngram_size: count.nullish(),
+  bad_words_ids: z.array(z.array(count)).nullish(),
+  suppress_tokens: z.array(count).nullish(),
   repetition_penalty: z.number().nullish(),
   max_new_tokens: count.nullish(),
   min_new_tokens: count.nullish(),
@@ -95,7 +105,7 @@ function endTokens(model: CausalLM, named: number | number[] | null | undefined)
  */
 export function settingsFor(model: CausalLM, options: GenerateOptions, longest: number): Settings {
   const config = readConfig(model);
-  const { temperature, topK, topP, minP } = options;
+  const { temperature, topK, topP, minP, typicalP } = options;
   const doSample = asksToDraw(options) ?? config.do_sample ?? false;
   const sampling: SamplingSettings = {
     doSample,
@@ -103,23 +113,31 @@ export function settingsFor(model: CausalLM, options: GenerateOptions, longest: 
     topK: topK ?? config.top_k ?? TOP_K,
     topP: topP ?? config.top_p ?? 1,
     minP: minP ?? config.min_p ?? 0,
+    typicalP: typicalP ?? config.typical_p ?? 1,
     repetitionPenalty: options.repetitionPenalty ?? config.repetition_penalty ?? 1,
   };
   checkSampling(sampling);
   const minNewTokens = options.minNewTokens ?? config.min_new_tokens ?? 0;
   checkCount("minNewTokens", minNewTokens, 0);
-  return {
-    sampling,
-    maxNewTokens: newTokens(model, options.maxNewTokens, config.max_new_tokens ?? NEW_TOKENS, longest),
+  const forbidden: Forbidden = {
+    noRepeatNgramSize: options.noRepeatNgramSize ?? config.no_repeat_ngram_size ?? 0,
+    badWordsIds: options.badWordsIds ?? config.bad_words_ids ?? [],
+    suppressTokens: options.suppressTokens ?? config.suppress_tokens ?? [],
     minNewTokens,
     eosTokenIds: new Set(options.eosTokenIds ?? endTokens(model, config.eos_token_id)),
+  };
+  checkForbidden(forbidden, model.config.vocabSize);
+  return {
+    ...forbidden,
+    sampling,
+    maxNewTokens: newTokens(model, options.maxNewTokens, config.max_new_tokens ?? NEW_TOKENS, longest),
     seed: options.seed ?? 0,
   };
 }
 
 /** Whether the user wants draws; undefined where nothing is said. */
-function asksToDraw({ doSample, temperature, topK, topP, minP }: GenerateOptions): boolean | undefined {
-  const asked = temperature ?? topK ?? topP ?? minP;
+function asksToDraw({ doSample, temperature, topK, topP, minP, typicalP }: GenerateOptions): boolean | undefined {
+  const asked = temperature ?? topK ?? topP ?? minP ?? typicalP;
   return doSample ?? (asked === undefined ? undefined : temperature === undefined || temperature > 0);
 }
 
@@ -136,7 +154,7 @@ export function beamsFor(model: CausalLM, options: GenerateOptions & BeamOptions
   if (numBeams > 1 && draws)
     throw new UserError(
       `${numBeams} beams cannot be drawn.`,
-      "Leave out temperature, topK, topP and minP, or the beams.",
+      "Leave out temperature, topK, topP, minP and typicalP, or the beams.",
     );
   const numReturnSequences = options.numReturnSequences ?? (numBeams > 1 ? config.num_return_sequences : 1) ?? 1;
   checkCount("numReturnSequences", numReturnSequences, 1, "texts");

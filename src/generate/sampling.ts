@@ -14,6 +14,8 @@ export interface SamplingSettings {
   readonly topP: number;
   /** keep tokens at least this share as likely as the likeliest one; 0 is off */
   readonly minP: number;
+  /** keep the fewest tokens of usual surprise whose probabilities reach p; 1 is off */
+  readonly typicalP: number;
   /** tokens already there: positive logits are divided by it, negative ones multiplied; 1 is neutral */
   readonly repetitionPenalty: number;
 }
@@ -25,6 +27,7 @@ export const GREEDY: SamplingSettings = {
   topK: 0,
   topP: 1,
   minP: 0,
+  typicalP: 1,
   repetitionPenalty: 1,
 };
 
@@ -40,7 +43,7 @@ export interface Candidates {
  * @throws UserError that names the setting and its range
  */
 export function checkSampling(settings: SamplingSettings): void {
-  const { doSample, temperature, topK, topP, minP, repetitionPenalty } = settings;
+  const { doSample, temperature, topK, topP, minP, typicalP, repetitionPenalty } = settings;
   const rules: readonly (readonly [name: string, value: number, ok: boolean, hint: string])[] = [
     [
       "temperature",
@@ -50,6 +53,7 @@ export function checkSampling(settings: SamplingSettings): void {
     ],
     ["topK", topK, Number.isInteger(topK) && topK >= 0, "It must be a whole number of tokens; 0 switches it off."],
     ["topP", topP, topP > 0 && topP <= 1, "It must be above 0 and at most 1; 1 switches it off."],
+    ["typicalP", typicalP, typicalP > 0 && typicalP <= 1, "It must be above 0 and at most 1; 1 switches it off."],
     ["minP", minP, minP >= 0 && minP <= 1, "It must be from 0 to 1; 0 switches it off."],
     [
       "repetitionPenalty",
@@ -179,12 +183,31 @@ function takeTopP(ids: Iterable<number>, weight: (id: number) => number, total: 
 }
 
 /**
- * The tokens that temperature, top-k, top-p and min-p, in this order, leave of logits [vocabulary].
+ * The tokens whose surprise −ln p is nearest to the mean surprise H, as many as reach the probability `mass`, and all that are as near
+ * (Meister and others, arXiv 2202.00666).
+ */
+function takeTypical(ids: Int32Array, probabilities: Float64Array, mass: number): Int32Array {
+  let entropy = 0;
+  for (const p of probabilities) if (p > 0) entropy -= p * Math.log(p);
+  const distance = Float64Array.from(probabilities, (p) => Math.abs(-Math.log(p) - entropy));
+  const order = allIds(ids.length).sort((a, b) => distance[a]! - distance[b]!);
+  let sum = 0;
+  let last = 0;
+  for (; last < order.length - 1; last++) {
+    sum += probabilities[order[last]!]!;
+    if (sum >= mass) break;
+  }
+  const farthest = distance[order[last]!]!;
+  return ids.filter((_, i) => distance[i]! <= farthest);
+}
+
+/**
+ * The tokens that temperature, top-k, top-p, min-p and typical-p, in this order, leave of logits [vocabulary].
  *
  * @throws UserError when the logits hold NaN or +∞
  */
 export function candidates(logits: Float32Array, settings: SamplingSettings): Candidates {
-  const { temperature, topK, topP, minP } = settings;
+  const { temperature, topK, topP, minP, typicalP } = settings;
   const highest = logits[argmax(logits)]!;
   if (highest === Infinity) throw brokenLogits("an infinity");
   const weight = (id: number): number => Math.exp((logits[id]! - highest) / temperature);
@@ -198,6 +221,7 @@ export function candidates(logits: Float32Array, settings: SamplingSettings): Ca
   }
   // The likeliest token weighs 1, so its share is the weight itself.
   if (minP > 0) ids = ids.filter((id) => weight(id) >= minP);
+  if (typicalP < 1) ids = takeTypical(ids, normalised(ids, weight), typicalP);
   return { ids, probabilities: normalised(ids, weight) };
 }
 
@@ -212,7 +236,7 @@ function normalised(ids: Int32Array, weight: (id: number) => number): Float64Arr
   return weights;
 }
 
-/** Draws one token from softmax(logits) [vocabulary] after temperature, top-k, top-p and min-p. */
+/** Draws one token from softmax(logits) [vocabulary] after temperature and the filters. */
 export function sample(logits: Float32Array, settings: SamplingSettings, random: Random): number {
   const { ids, probabilities } = candidates(logits, settings);
   let left = random.uniform();
