@@ -1,10 +1,12 @@
-/** Beam search: several texts of each prompt grow side by side, and the best that end are kept. As transformers searches. */
+/** Beam search: several texts of each prompt grow side by side, and the best that end are kept. As transformers searches, or draws. */
 
 import type { KeyValueCache } from "./cache.js";
+import { Random } from "../reft/random.js";
 import { type EditOptions, editsOfPrompts, type RowEdits } from "./edits.js";
 import { forbid } from "./forbidden.js";
 import type { TokenFinish } from "./generate.js";
 import {
+  asksToDraw,
   type BeamOptions,
   beamsFor,
   checkPrompts,
@@ -13,7 +15,7 @@ import {
   settingsFor,
 } from "./options.js";
 import { readPrompts } from "./prefill.js";
-import { logProbabilities, penaliseRepetition } from "./sampling.js";
+import { candidates, logProbabilities, penaliseRepetition, type SamplingSettings } from "./sampling.js";
 import { baseOf, type Generative } from "./sessions.js";
 import { Decoder, type LiveRow } from "./step.js";
 
@@ -45,6 +47,30 @@ interface Candidate {
   readonly score: number;
 }
 
+/** The tokens that filters leave after a beam, with their scores: what was, and log-probability / temperature. */
+function filtered(
+  logs: Float32Array,
+  before: number,
+  from: number,
+  least: number,
+  sampling: SamplingSettings,
+): Candidate[] {
+  return Array.from(candidates(logs, sampling, least).ids, (id) => {
+    const own = Math.fround((logs[id] as number) / Math.fround(sampling.temperature));
+    return { from, id, score: Math.fround(own + before) };
+  }).filter(({ score }) => score > -Infinity);
+}
+
+/**
+ * `count` of the candidates, drawn by e^score without putting any back, in the order in which they are drawn: the largest of
+ * score − ln(−ln u) are such a draw (Kool and others, arXiv 1903.06059).
+ */
+function drawn(all: readonly Candidate[], count: number, random: Random): Candidate[] {
+  const keyed = all.map((candidate) => ({ candidate, key: candidate.score - Math.log(-Math.log(random.uniform())) }));
+  keyed.sort((a, b) => b.key - a.key);
+  return keyed.slice(0, count).map(({ candidate }) => candidate);
+}
+
 /** Orders candidates so that one after each beam takes that beam's place: what stays in place is not copied in the cache. */
 function inPlace<T extends Candidate>(candidates: readonly T[]): T[] {
   const placed: (T | undefined)[] = candidates.map((_, place) => candidates.find(({ from }) => from === place));
@@ -61,6 +87,7 @@ class Search {
   readonly #settings: Settings;
   readonly #options: Required<BeamOptions>;
   readonly #stopWhen: BeamSearchOptions["stopWhen"];
+  readonly #random: Random;
   /** The best first, at most as many as beams. */
   #found: BeamText[] = [];
 
@@ -70,6 +97,7 @@ class Search {
     this.#settings = settings;
     this.#options = options;
     this.#stopWhen = options.stopWhen;
+    this.#random = new Random(settings.seed).fork(`row ${row}`);
     // transformers starts with equal beams, all but one at −10⁹: the same as one.
     this.beams = [beam];
   }
@@ -87,7 +115,8 @@ class Search {
       if (finish !== undefined && rank < numBeams)
         this.#found.push({ ids: ids.slice(this.#promptLength), score: Math.fround(score / length), finish });
     this.#found = this.#found.sort((a, b) => b.score - a.score).slice(0, numBeams);
-    const growing = inPlace(best.filter(({ finish }) => finish === undefined).slice(0, numBeams));
+    const going = best.filter(({ finish }) => finish === undefined).sort((a, b) => b.score - a.score);
+    const growing = inPlace(going.slice(0, numBeams));
     const before = this.beams;
     this.beams = growing.map(({ from, ids, score }) => ({ ...(before[from] as Beam), ids, score }));
     this.done = this.#isDone(made + 1);
@@ -106,17 +135,34 @@ class Search {
     return { ids: own, score: score / Math.max(1, own.length) ** this.#options.lengthPenalty };
   }
 
-  /** The likeliest tokens after all beams, the best first: enough that beams are left where every end token is among them. */
+  /** log p of each token after a beam, but for what may not come. */
+  #logs(beam: Beam, made: number): Float32Array {
+    const { repetitionPenalty } = this.#settings.sampling;
+    const all = logProbabilities(beam.logits);
+    const logs = repetitionPenalty === 1 ? all : penaliseRepetition(all, new Set(beam.ids), repetitionPenalty);
+    forbid(logs, beam.ids, made, this.#settings);
+    return logs;
+  }
+
+  /**
+   * The likeliest tokens after all beams, the best first, or some that are drawn: enough that beams are left where every end
+   * token is among them.
+   */
   #candidates(made: number): Candidate[] {
     const { eosTokenIds, sampling } = this.#settings;
     const size = Math.max(2, 1 + eosTokenIds.size) * this.#options.numBeams;
+    if (sampling.doSample) {
+      // As many as the end tokens and one more pass every filter.
+      const least = 1 + eosTokenIds.size;
+      const all = this.beams.flatMap((beam, from) =>
+        filtered(this.#logs(beam, made), beam.score, from, least, sampling),
+      );
+      return drawn(all, size, this.#random);
+    }
     const best: Candidate[] = [];
     let worst = -Infinity;
     this.beams.forEach((beam, from) => {
-      let logs = logProbabilities(beam.logits);
-      if (sampling.repetitionPenalty !== 1)
-        logs = penaliseRepetition(logs, new Set(beam.ids), sampling.repetitionPenalty);
-      forbid(logs, beam.ids, made, this.#settings);
+      const logs = this.#logs(beam, made);
       for (let id = 0; id < logs.length; id++) {
         const score = Math.fround((logs[id] as number) + beam.score);
         if (!(score > worst)) continue;
@@ -159,7 +205,8 @@ export async function searchBeams(
   const model = baseOf(target);
   checkPrompts(model, prompts);
   const beams = beamsFor(model, options);
-  const settings = settingsFor(model, { ...options, doSample: false }, Math.max(...prompts.map((p) => p.length)));
+  const doSample = asksToDraw(options) ?? false;
+  const settings = settingsFor(model, { ...options, doSample }, Math.max(...prompts.map((p) => p.length)));
   const edits = editsOfPrompts(target, prompts, options);
   const decoder = new Decoder(target, prompts.length * beams.numBeams, settings.maxNewTokens, options);
   const rows = prompts.map((ids, row) => ({ ids, edits: edits[row] as RowEdits, score: 0 }));

@@ -136,26 +136,29 @@ export function settingsFor(model: CausalLM, options: GenerateOptions, longest: 
 }
 
 /** Whether the user wants draws; undefined where nothing is said. */
-function asksToDraw({ doSample, temperature, topK, topP, minP, typicalP }: GenerateOptions): boolean | undefined {
+export function asksToDraw({
+  doSample,
+  temperature,
+  topK,
+  topP,
+  minP,
+  typicalP,
+}: GenerateOptions): boolean | undefined {
   const asked = temperature ?? topK ?? topP ?? minP ?? typicalP;
   return doSample ?? (asked === undefined ? undefined : temperature === undefined || temperature > 0);
 }
 
 /**
- * Fills in and checks how beams are searched. A checkpoint's own beams give way to draws that are asked for, and its draws to beams.
+ * Fills in and checks how beams are searched. A checkpoint's own beams give way to draws that are asked for, and its draws to
+ * beams; where both are asked for, beams are drawn.
  *
- * @throws UserError for values out of range, and for beams and draws at once
+ * @throws UserError for values out of range
  */
 export function beamsFor(model: CausalLM, options: GenerateOptions & BeamOptions): Required<BeamOptions> {
   const config = readConfig(model);
   const draws = asksToDraw(options) === true;
   const numBeams = options.numBeams ?? (draws ? 1 : (config.num_beams ?? 1));
   checkCount("numBeams", numBeams, 1, "texts");
-  if (numBeams > 1 && draws)
-    throw new UserError(
-      `${numBeams} beams cannot be drawn.`,
-      "Leave out temperature, topK, topP, minP and typicalP, or the beams.",
-    );
   const numReturnSequences = options.numReturnSequences ?? (numBeams > 1 ? config.num_return_sequences : 1) ?? 1;
   checkCount("numReturnSequences", numReturnSequences, 1, "texts");
   if (numReturnSequences > numBeams)

@@ -170,12 +170,18 @@ function takeTopK(logits: Float32Array, k: number): Int32Array {
   return Int32Array.from(kept);
 }
 
-/** Of tokens from the likeliest down, those that come before the probabilities of the ones before them reach p. */
-function takeTopP(ids: Iterable<number>, weight: (id: number) => number, total: number, p: number): Int32Array {
+/** Of tokens from the likeliest down, those that come before the probabilities of the ones before them reach p; `least` at least. */
+function takeTopP(
+  ids: Iterable<number>,
+  weight: (id: number) => number,
+  total: number,
+  p: number,
+  least: number,
+): Int32Array {
   const kept: number[] = [];
   let mass = 0;
   for (const id of ids) {
-    if (kept.length > 0 && mass >= p * total) break;
+    if (kept.length >= least && mass >= p * total) break;
     kept.push(id);
     mass += weight(id);
   }
@@ -186,7 +192,7 @@ function takeTopP(ids: Iterable<number>, weight: (id: number) => number, total: 
  * The tokens whose surprise −ln p is nearest to the mean surprise H, as many as reach the probability `mass`, and all that are as near
  * (Meister and others, arXiv 2202.00666).
  */
-function takeTypical(ids: Int32Array, probabilities: Float64Array, mass: number): Int32Array {
+function takeTypical(ids: Int32Array, probabilities: Float64Array, mass: number, least: number): Int32Array {
   let entropy = 0;
   for (const p of probabilities) if (p > 0) entropy -= p * Math.log(p);
   const distance = Float64Array.from(probabilities, (p) => Math.abs(-Math.log(p) - entropy));
@@ -197,31 +203,35 @@ function takeTypical(ids: Int32Array, probabilities: Float64Array, mass: number)
     sum += probabilities[order[last]!]!;
     if (sum >= mass) break;
   }
-  const farthest = distance[order[last]!]!;
+  const farthest = distance[order[Math.max(last, Math.min(least, order.length) - 1)]!]!;
   return ids.filter((_, i) => distance[i]! <= farthest);
 }
 
 /**
  * The tokens that temperature, top-k, top-p, min-p and typical-p, in this order, leave of logits [vocabulary].
  *
+ * @param least each filter leaves at least so many
  * @throws UserError when the logits hold NaN or +∞
  */
-export function candidates(logits: Float32Array, settings: SamplingSettings): Candidates {
+export function candidates(logits: Float32Array, settings: SamplingSettings, least = 1): Candidates {
   const { temperature, topK, topP, minP, typicalP } = settings;
   const highest = logits[argmax(logits)]!;
   if (highest === Infinity) throw brokenLogits("an infinity");
   const weight = (id: number): number => Math.exp((logits[id]! - highest) / temperature);
 
   const limited = topK > 0 && topK < logits.length;
-  let ids = limited ? takeTopK(logits, topK) : allIds(logits.length);
+  let ids = limited ? takeTopK(logits, Math.max(topK, least)) : allIds(logits.length);
   if (topP < 1) {
     let total = 0;
     for (const id of ids) total += weight(id);
-    ids = takeTopP(limited ? ids : ranked(logits), weight, total, topP);
+    ids = takeTopP(limited ? ids : ranked(logits), weight, total, topP, least);
   }
   // The likeliest token weighs 1, so its share is the weight itself.
-  if (minP > 0) ids = ids.filter((id) => weight(id) >= minP);
-  if (typicalP < 1) ids = takeTypical(ids, normalised(ids, weight), typicalP);
+  if (minP > 0) {
+    const enough = ids.filter((id) => weight(id) >= minP);
+    ids = enough.length >= least ? enough : ids.sort((a, b) => logits[b]! - logits[a]!).slice(0, least);
+  }
+  if (typicalP < 1) ids = takeTypical(ids, normalised(ids, weight), typicalP, least);
   return { ids, probabilities: normalised(ids, weight) };
 }
 
