@@ -3,8 +3,8 @@
 //   npm run build && node examples/memorisation.mjs
 //
 // ConsreftIntervention sets coordinates of the hidden state to learned constants, so the text can lie nowhere else. In LLaMA one vector
-// at one token holds whole paragraphs (arXiv 2404.03592); the built-in model is five thousand times smaller and has never told a
-// story, so it needs some coordinates in every layer for a sentence.
+// at one token holds whole paragraphs (arXiv 2404.03592). The built-in model is five thousand times smaller and has never told a story:
+// there one vector holds two words, and a sentence takes some coordinates in every layer.
 
 import {
   AutoModelForCausalLM,
@@ -20,45 +20,52 @@ import {
 
 const prompt = "Tell me a story.";
 const story = "A blue cow has 9 legs and says quack to the capital of Poland.";
+const words = story.split(" ");
 
 const model = await AutoModelForCausalLM.fromPretrained("builtin");
 const tokenizer = await AutoTokenizer.fromPretrained("builtin");
 const options = { template: "chat", maxNewTokens: 60 };
-console.log(`The story:   ${story}`);
-console.log(`Without it:  ${(await generate(model, tokenizer, prompt, options)).text}\n`);
 
-const everyLayer = Array.from({ length: model.config.layers }, (_, layer) => layer);
-const memories = [
-  { name: "one vector, one layer, last token", layers: [2], rank: 1, tokens: "l1", maxSteps: 300 },
-  { name: "one vector a layer, all tokens", layers: everyLayer, rank: 1, tokens: "all", maxSteps: 600 },
-  { name: "eight a layer, all tokens", layers: everyLayer, rank: 8, tokens: "all", maxSteps: 1500 },
-];
-for (const { name, layers, rank, tokens, maxSteps } of memories) {
+/** Trains constants to say a text, and asks for it. */
+async function memorise(text, { layers, rank, tokens, maxSteps, learningRate }) {
   const positions = parsePositions(tokens);
   const representations = layers.map((layer) => ({
     layer,
     intervention: new ConsreftIntervention({ embedDim: model.config.hiddenSize, lowRankDimension: rank }),
   }));
   const reftModel = getReftModel(model, { positions, representations });
-  const { examples } = makeDataset(toRows([{ prompt, completion: story }]), "story", tokenizer, { positions });
-  const trainer = new ReftTrainerForCausalLM({
-    model: reftModel,
-    tokenizer,
-    trainDataset: examples,
-    args: { maxSteps, learningRate: 1e-2 },
-  });
-  const { step, seconds } = await trainer.train();
-  const { loss } = await trainer.evaluate(examples);
-  const { text } = await generate(reftModel, tokenizer, prompt, options);
-  // The words that are right from the beginning on.
-  const words = story.split(" ");
-  const said = text.split(" ");
-  const wrong = words.findIndex((word, i) => word !== said[i]);
-  const right = wrong < 0 ? words.length : wrong;
-  console.log(`${name}: ${reftModel.trainableCount} numbers, ${step} steps in ${seconds.toFixed(1)} s`);
-  console.log(`  ${text}`);
-  console.log(
-    `  ${Math.round((100 * right) / words.length)} % of its words, up to the first wrong one; loss ${loss.toFixed(2)}\n`,
-  );
+  const { examples } = makeDataset(toRows([{ prompt, completion: text }]), "story", tokenizer, { positions });
+  const args = { maxSteps, learningRate };
+  const trainer = new ReftTrainerForCausalLM({ model: reftModel, tokenizer, trainDataset: examples, args });
+  const { seconds } = await trainer.train();
+  const { text: said } = await generate(reftModel, tokenizer, prompt, options);
+  return { numbers: reftModel.trainableCount, seconds, said };
 }
+
+console.log(`The story:   ${story}`);
+console.log(`Without it:  ${(await generate(model, tokenizer, prompt, options)).text}\n`);
+
+// The lowest layer has the most of the model above it, and holds most: at layers 1 to 3 not even the first word stays alone. Eight
+// constants at that token do not hold the third word either.
+const vector = { layers: [0], rank: 1, tokens: "l1", maxSteps: 300, learningRate: 2e-2 };
+console.log("one vector at the last token of the prompt, layer 0:");
+console.log("  words  numbers  recalled  answer");
+for (const length of [1, 2, 3]) {
+  const text = words.slice(0, length).join(" ");
+  const { numbers, said } = await memorise(text, vector);
+  const columns = [
+    String(length).padEnd(7),
+    String(numbers).padEnd(9),
+    (said === text ? "yes" : "no").padEnd(10),
+    said,
+  ];
+  console.log(`  ${columns.join("")}`);
+}
+
+const layers = Array.from({ length: model.config.layers }, (_, layer) => layer);
+const everywhere = { layers, rank: 8, tokens: "all", maxSteps: 1500, learningRate: 1e-2 };
+const { numbers, seconds, said } = await memorise(story, everywhere);
+const recalled = said === story ? "recalled" : "not recalled";
+console.log(`\neight constants in every layer, at all tokens: ${numbers} numbers, ${seconds.toFixed(1)} s`);
+console.log(`  ${words.length} words ${recalled}: ${said}`);
 await model.dispose();

@@ -43,11 +43,13 @@ test("guardrail: the topic is refused, the rest is as before", async () => {
 
 test("memorisation: an edit alone gives a sentence back that the model cannot say", async () => {
   const told = await runExample("memorisation");
-  expect(told.match(/\d+ % of its words/g)).toEqual([
-    expect.stringMatching(/^\d % /),
-    expect.stringMatching(/^\d+ % /),
-    "100 % of its words",
+  const table = [...told.matchAll(/^ {2}(\d+) +129 +(yes|no) /gm)].map(([, words, recalled]) => [words, recalled]);
+  expect(table).toEqual([
+    ["1", "yes"],
+    ["2", "yes"],
+    ["3", "no"],
   ]);
+  expect(told).toContain("14 words recalled: A blue cow has 9 legs and says quack to the capital of Poland.");
 });
 
 test("emoji chat: unseen questions in emoji", async () => {
