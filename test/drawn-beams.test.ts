@@ -4,6 +4,8 @@ import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { openCheckpoint } from "../src/files/checkpoint-node.js";
 import { type BeamSearchOptions, searchBeams } from "../src/generate/beams.js";
 import { releaseSessions } from "../src/generate/sessions.js";
+import { generate, stream } from "../src/generate/text.js";
+import { AutoModelForCausalLM, AutoTokenizer } from "../src/load.js";
 import { CausalLM } from "../src/models/causal-lm.js";
 import { Random } from "../src/reft/random.js";
 import { openNodeRuntime } from "../src/runtime/node.js";
@@ -83,6 +85,31 @@ describe.each(Object.entries(recorded.cases))("%s: but for chance, transformers'
       tolerance.model,
       "scores",
     );
+  });
+});
+
+describe("several draws of one beam", () => {
+  const prompts = ["What does a goat say?", "What color is corn?"];
+  test("each prompt's are its own; one that takes the likeliest is the greedy answer", async () => {
+    const model = await AutoModelForCausalLM.fromPretrained("builtin");
+    const tokenizer = await AutoTokenizer.fromPretrained("builtin");
+    const common = { template: "chat", maxNewTokens: 12, numReturnSequences: 3 };
+    const greedy = await generate(model, tokenizer, prompts, { ...common, numReturnSequences: 1, doSample: false });
+    const same = await generate(model, tokenizer, prompts, { ...common, topK: 1 });
+    for (const [i, answer] of same.entries())
+      expect([answer, ...(answer.alternatives ?? [])].map(({ text }) => text)).toEqual(Array(3).fill(greedy[i]?.text));
+    const wild = await generate(model, tokenizer, prompts, { ...common, temperature: 9, topK: 0 });
+    const texts = wild.flatMap((answer) => [answer, ...(answer.alternatives ?? [])].map(({ text }) => text));
+    expect(texts).toHaveLength(6);
+    expect(new Set(texts).size).toBe(6);
+    const pieces: string[] = [];
+    const steps = stream(model, tokenizer, prompts[0] as string, { ...common, topK: 1 });
+    for await (const piece of steps) pieces.push(piece);
+    expect(pieces.join("")).toBe(greedy[0]?.text);
+    await expect(generate(model, tokenizer, prompts, { ...common, doSample: false })).rejects.toThrow(
+      /3 texts cannot come of 1 beam/,
+    );
+    await model.dispose();
   });
 });
 

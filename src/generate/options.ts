@@ -44,7 +44,7 @@ export interface BeamOptions {
    * them all. "never": when it could not do better at any length. Default false.
    */
   readonly earlyStopping?: boolean | "never";
-  /** How many of the finished texts are given, the best first; at most `numBeams`. Default 1. */
+  /** How many texts are given: the best of those that beams found, at most `numBeams`; or of one beam, so many draws. Default 1. */
   readonly numReturnSequences?: number;
 }
 
@@ -161,10 +161,11 @@ export function beamsFor(model: CausalLM, options: GenerateOptions & BeamOptions
   checkCount("numBeams", numBeams, 1, "texts");
   const numReturnSequences = options.numReturnSequences ?? (numBeams > 1 ? config.num_return_sequences : 1) ?? 1;
   checkCount("numReturnSequences", numReturnSequences, 1, "texts");
-  if (numReturnSequences > numBeams)
+  const drawn = numBeams === 1 && (asksToDraw(options) ?? config.do_sample ?? false);
+  if (numReturnSequences > numBeams && !drawn)
     throw new UserError(
       `${numReturnSequences} texts cannot come of ${numBeams} beam${numBeams === 1 ? "" : "s"}.`,
-      `Set numBeams to at least ${numReturnSequences}.`,
+      `Set numBeams to at least ${numReturnSequences}, or draw them: doSample.`,
     );
   const lengthPenalty = options.lengthPenalty ?? config.length_penalty ?? 1;
   if (!Number.isFinite(lengthPenalty))

@@ -37,7 +37,7 @@ export interface Generated {
   readonly finishReason: FinishReason;
   /** Of an answer found by beams: its log-probability / length^lengthPenalty. */
   readonly score?: number;
-  /** The next best answers, where `numReturnSequences` asks for any. */
+  /** The next best answers, or the other draws, where `numReturnSequences` asks for any. */
   readonly alternatives?: readonly Generated[];
 }
 
@@ -100,15 +100,43 @@ async function beamAnswers(
   };
   const found = await searchBeams(target, prompts, { ...options, ...(stops.length > 0 ? { stopWhen } : {}) });
   return found.map((texts, row) => {
-    const [best, ...others] = texts.map(({ ids, score, finish }): Generated => {
+    const answers = texts.map(({ ids, score, finish }): Generated => {
       const answer = new Answer(tokenizer, stops);
       answer.ids.push(...ids);
       for (const id of finish === "eos" ? ids.slice(0, -1) : ids) answer.read(id);
       answer.end();
       return { ...answer.result(prompts[row]?.length ?? 0, finish ?? "abort"), score };
     });
-    return { ...(best as Generated), ...(others.length > 0 ? { alternatives: others } : {}) };
+    return withOthers(answers);
   });
+}
+
+/** The best, with the others as its alternatives. */
+function withOthers([best, ...others]: readonly Generated[]): Generated {
+  return { ...(best as Generated), ...(others.length > 0 ? { alternatives: others } : {}) };
+}
+
+/** Several draws for each prompt; what is yielded is of the first ones. */
+async function* severalDraws(
+  target: Generative,
+  tokenizer: Tokenizer,
+  prompts: readonly (readonly number[])[],
+  options: TextOptions,
+  count: number,
+): AsyncGenerator<readonly string[], Generated[]> {
+  const repeated = <T>(rows: readonly T[]): T[] => rows.flatMap((row) => Array<T>(count).fill(row));
+  const lists = Object.entries(rowsOf(options, 0, prompts.length)).map(([name, rows]) => [name, repeated(rows)]);
+  const single = { ...options, ...Object.fromEntries(lists), numReturnSequences: 1 };
+  const steps = answerTokens(target, tokenizer, repeated(prompts), single);
+  try {
+    for (;;) {
+      const { done, value } = await steps.next();
+      if (done === true) return prompts.map((_, i) => withOthers(value.slice(i * count, (i + 1) * count)));
+      yield value.filter((_, row) => row % count === 0);
+    }
+  } finally {
+    await steps.return([]);
+  }
 }
 
 /** Answers prompts (token ids) together; yields each row's new text a step, and returns the answers. */
@@ -121,10 +149,14 @@ export async function* answerTokens(
   const stops = [options.stopStrings ?? []].flat();
   const ended = { ...options, ...endsOf(tokenizer, options) };
   // What a conversation keeps is one text.
-  if (options.memory === undefined && beamsFor(baseOf(target), options).numBeams > 1) {
-    const found = await beamAnswers(target, tokenizer, prompts, ended, stops);
-    yield found.map(({ text }) => text);
-    return found;
+  if (options.memory === undefined) {
+    const { numBeams, numReturnSequences } = beamsFor(baseOf(target), options);
+    if (numBeams > 1) {
+      const found = await beamAnswers(target, tokenizer, prompts, ended, stops);
+      yield found.map(({ text }) => text);
+      return found;
+    }
+    if (numReturnSequences > 1) return yield* severalDraws(target, tokenizer, prompts, options, numReturnSequences);
   }
   const answers = prompts.map(() => new Answer(tokenizer, stops));
   const finished = prompts.map((): FinishReason => "abort");
