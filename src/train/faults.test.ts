@@ -242,6 +242,7 @@ describe("resuming", () => {
     ["another seed", () => ({ args: { ...settings, outputDir, seed: 1 } })],
     ["other edits", () => ({ reft: tinyReft(model, { layers: [2] }) })],
     ["another activation", () => ({ reft: tinyReft(model, { actFn: "relu" }) })],
+    ["another dtype", () => ({ reft: tinyReft(model, { dtype: "bfloat16" }) })],
     ["another dropout", () => ({ reft: tinyReft(model, { dropout: 0.1 }) })],
   ];
   test.each(strangers)("a run of %s is refused", async (_, given) => {
