@@ -130,7 +130,8 @@ async function openShards(folder: string, files: readonly string[]): Promise<Map
   return weights;
 }
 
-async function openShard(file: string): Promise<Map<string, WeightLocation>> {
+/** Where the tensors of one safetensors file are. Throws UserError for what is no such file, or is damaged. */
+export async function openShard(file: string): Promise<Map<string, WeightLocation>> {
   try {
     // Resolved, because in the hub's cache a file is a link, and links cannot be mapped by a relative location.
     const path = await realpath(file);

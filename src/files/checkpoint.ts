@@ -12,6 +12,14 @@ export interface WeightLocation {
   readonly shape: readonly number[];
 }
 
+/** A matrix [outputs, inputs] in block-wise codes, in a file of ours. */
+export interface QuantisedMatrix {
+  readonly bits: 4 | 8;
+  readonly blockSize: number;
+  readonly codes: WeightLocation;
+  readonly scales: WeightLocation;
+}
+
 /** A model as stored on disk; nothing of the weights themselves has been read. */
 export interface Checkpoint {
   readonly folder: string;
@@ -19,6 +27,15 @@ export interface Checkpoint {
   /** Empty if the folder has no generation_config.json. */
   readonly generationConfig: Readonly<Record<string, unknown>>;
   readonly weights: ReadonlyMap<string, WeightLocation>;
+  /** Matrices that are to be read in codes instead. */
+  readonly quantised?: QuantisedMatrices;
+}
+
+export interface QuantisedMatrices {
+  /** By the weight's name. */
+  readonly matrices: ReadonlyMap<string, QuantisedMatrix>;
+  /** Round activations to 8 bits, too: faster, and less exact. */
+  readonly int8Activations: boolean;
 }
 
 export const weightsFile: string = "model.safetensors";

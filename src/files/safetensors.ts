@@ -230,6 +230,32 @@ export function encodeSafetensors(
   tensors: Readonly<Record<string, FloatTensor>>,
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array {
+  const stored = Object.entries(tensors).map(([name, { shape, data }]) => {
+    invariant(shape.reduce((product, dim) => product * dim, 1) === data.length, `${name}: shape and data disagree`);
+    return [name, { dtype: "F32", shape }] as const;
+  });
+  const { header, tensors: places, size } = layOutSafetensors(Object.fromEntries(stored), metadata);
+  const bytes = new Uint8Array(size);
+  bytes.set(header);
+  for (const [name, { begin }] of places) {
+    const { data } = tensors[name]!;
+    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), begin);
+  }
+  return bytes;
+}
+
+/** A safetensors file that is yet to be written: its header, where each tensor goes, its size. */
+export interface SafetensorsLayout {
+  readonly header: Uint8Array;
+  readonly tensors: ReadonlyMap<string, StoredTensor>;
+  readonly size: number;
+}
+
+/** Lays out a file: names sorted, the header padded to 8 bytes. */
+export function layOutSafetensors(
+  tensors: Readonly<Record<string, Pick<StoredTensor, "dtype" | "shape">>>,
+  metadata: Readonly<Record<string, string>> = {},
+): SafetensorsLayout {
   const names = Object.keys(tensors).sort();
   const fields: string[] = [];
   // Built as text, not as an object: an object would move keys that look like numbers to the front.
@@ -239,26 +265,24 @@ export function encodeSafetensors(
     fields.push(pair(metadataKey, `{${notes.map((key) => pair(key, JSON.stringify(metadata[key]))).join(",")}}`));
   }
   let reached = 0;
-  for (const name of names) {
-    const { shape, data } = tensors[name]!;
+  const ranges = names.map((name) => {
+    const { dtype, shape } = tensors[name]!;
     invariant(name !== metadataKey, `a tensor cannot be named ${metadataKey}`);
-    invariant(shape.reduce((product, dim) => product * dim, 1) === data.length, `${name}: shape and data disagree`);
-    const range = [reached, reached + data.byteLength];
-    fields.push(pair(name, JSON.stringify({ dtype: "F32", shape, data_offsets: range })));
-    reached += data.byteLength;
-  }
+    const begin = reached;
+    reached += shape.reduce((product, dim) => product * dim, dtypeBytes[dtype]);
+    fields.push(pair(name, JSON.stringify({ dtype, shape, data_offsets: [begin, reached] })));
+    return { name, dtype, shape, begin, end: reached };
+  });
   const json = new TextEncoder().encode(`{${fields.join(",")}}`);
   const length = Math.ceil(json.length / 8) * 8;
-  const bytes = new Uint8Array(prefixBytes + length + reached).fill(0x20, prefixBytes, prefixBytes + length);
-  new DataView(bytes.buffer).setBigUint64(0, BigInt(length), true);
-  bytes.set(json, prefixBytes);
-  let at = prefixBytes + length;
-  for (const name of names) {
-    const { data } = tensors[name]!;
-    bytes.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
-    at += data.byteLength;
-  }
-  return bytes;
+  const start = prefixBytes + length;
+  const header = new Uint8Array(start).fill(0x20, prefixBytes);
+  new DataView(header.buffer).setBigUint64(0, BigInt(length), true);
+  header.set(json, prefixBytes);
+  const placed = ranges.map(
+    ({ name, begin, end, ...rest }) => [name, { ...rest, begin: start + begin, end: start + end }] as const,
+  );
+  return { header, tensors: new Map(placed), size: start + reached };
 }
 
 /**

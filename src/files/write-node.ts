@@ -1,6 +1,6 @@
 /** Files and folders that appear whole or not at all: written beside, forced to disk, then renamed into place. */
 import { randomUUID } from "node:crypto";
-import { chmod, lstat, mkdir, open, readdir, realpath, rename, rm, stat } from "node:fs/promises";
+import { chmod, type FileHandle, lstat, mkdir, open, readdir, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { invariant, UserError } from "../errors.js";
 
@@ -47,11 +47,14 @@ function temporaryName(path: string): string {
   return join(dirname(path), `.${basename(path)}.${randomUUID().slice(0, 8)}.tmp`);
 }
 
+/** What puts bytes into a new file. */
+type Fill = (handle: FileHandle) => Promise<unknown>;
+
 /** Writes a new file and waits until the disk has it: a rename must never become durable before the bytes it names. */
-async function writeDurably(path: string, bytes: Uint8Array | string): Promise<void> {
+async function writeDurably(path: string, bytes: Uint8Array | string | Fill): Promise<void> {
   const handle = await open(path, "wx");
   try {
-    await handle.writeFile(bytes);
+    await (typeof bytes === "function" ? bytes(handle) : handle.writeFile(bytes));
     await handle.sync();
   } finally {
     await handle.close();
@@ -68,11 +71,13 @@ async function syncFolder(folder: string): Promise<void> {
 /**
  * Writes a file so that a reader, a crash or a full disk never meets half of it; folders on the way are made.
  *
+ * @param bytes or a function that writes them, for files too large to be held
+ *
  * An existing file keeps its permissions, and a symbolic link keeps pointing at the file that is replaced.
  *
  * @throws UserError when the place cannot be written; what was there before is then still there, whole.
  */
-export async function writeFileAtomic(path: string, bytes: Uint8Array | string): Promise<void> {
+export async function writeFileAtomic(path: string, bytes: Uint8Array | string | Fill): Promise<void> {
   try {
     await mkdir(dirname(resolve(path)), { recursive: true });
     const target = await realpath(path).catch(() => resolve(path));

@@ -8,7 +8,7 @@ import { CausalLM } from "../models/causal-lm.js";
 import type { FrozenModel } from "../models/frozen-model.js";
 import type { Tap } from "../models/site.js";
 import { toOnnx } from "../onnx/emit.js";
-import { concat, gather, gemm } from "../ops/index.js";
+import { concat, gather } from "../ops/index.js";
 import { ReftModel } from "../reft/reft-model.js";
 import type { Session } from "../runtime/runtime.js";
 
@@ -67,7 +67,7 @@ function outputsOf(kind: GraphKind, model: CausalLM, tap: Tap): Record<string, T
   const { hidden, live } = model.forward(past === undefined ? tokens : { ...tokens, past }, tap);
   const last = gather(hidden, input("last", "int64", ["B"]), { unique: true });
   return {
-    logits: gemm(last, model.head(), { transB: true }),
+    logits: model.logits(last),
     keys: concat(...live.map((l) => l.keys), { axis: 1 }),
     values: concat(...live.map((l) => l.values), { axis: 1 }),
   };
@@ -98,8 +98,8 @@ export class GenerationSessions {
     // Reading prompts makes large activations, and 16-bit weights are widened step by step: memory to use again. A packed
     // step has neither, and its allocations are small.
     const session = this.#model.runtime.open(model, {
-      prepack: kind === "packed",
-      arena: kind !== "packed" || this.#stored16,
+      prepack: kind === "packed" || this.#model.packs,
+      arena: kind !== "packed" || this.#stored16 || this.#model.packs,
     });
     this.#open.set(kind, session);
     // A failed opening may be tried again.
@@ -116,6 +116,8 @@ export class GenerationSessions {
    * @param most tokens this call may decode
    */
   decoding(rows: number, step: number, most: number): Promise<Session> {
+    // One graph for all: its kernels are packed anyway.
+    if (this.#model.packs) return this.get("extend");
     const from = this.#bytes <= PACK_AT_ONCE ? 0 : rows > 1 && most >= MANY_ROWS_PAY ? 0 : ONE_ROW_PAYS;
     const packs = !this.#stored16 && this.#bytes <= PACK_AT_MOST && step >= from;
     return this.get(packs ? "packed" : "extend");

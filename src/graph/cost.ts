@@ -17,7 +17,14 @@ export interface Cost {
   readonly writtenBytes: number;
 }
 
-const elementBytes: Readonly<Record<DType, number>> = { float32: 4, int32: 4, int64: 8, bool: 1 };
+const elementBytes: Readonly<Record<DType, number>> = {
+  float32: 4,
+  int32: 4,
+  int64: 8,
+  bool: 1,
+  uint8: 1,
+  uint4: 0.5,
+};
 
 /** What a dim is at these sizes. */
 export function sizeAt(dim: Dim, sizes: Sizes): number {

@@ -17,6 +17,10 @@ export interface Emitter {
   stored(tensor: Tensor): string | undefined;
   /** A float32 scalar constant. */
   float(value: number): string;
+  /** Codes that are all the same, [shape]: the zero points of a quantised weight. */
+  codes(dtype: "uint8" | "uint4", shape: readonly number[], value: number): string;
+  /** `weight` behind a step that waits for `activation`: the runtime can neither fold what is made of it nor make it early. */
+  beside(weight: Tensor, activation: Tensor): string;
 }
 
 export type OnnxAttributes = Readonly<Record<string, number | readonly number[] | string | { readonly float: number }>>;

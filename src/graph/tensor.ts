@@ -3,8 +3,11 @@
 import type { Dim } from "./dim.js";
 import type { OpSpec } from "./op.js";
 
-/** Element types of values in a graph. Weights may be *stored* otherwise; in the graph they are float32. */
-export type DType = "float32" | "int64" | "int32" | "bool";
+/**
+ * Element types of values in a graph. Weights may be *stored* otherwise; in the graph they are float32, but for the codes of
+ * block-wise quantised ones (uint8, and uint4 for two of them in a byte).
+ */
+export type DType = "float32" | "int64" | "int32" | "bool" | "uint8" | "uint4";
 
 export interface TensorType {
   readonly dtype: DType;
@@ -16,8 +19,8 @@ export interface WeightBytes {
   readonly path: string;
   readonly offset: number;
   readonly length: number;
-  /** How the file stores it; the graph sees float32. */
-  readonly stored: "float32" | "float16" | "bfloat16";
+  /** How the file stores it; the graph sees float32, or codes as they are. */
+  readonly stored: "float32" | "float16" | "bfloat16" | "uint8" | "uint4";
 }
 
 /** Where a tensor comes from. */
@@ -75,9 +78,11 @@ export function scalar(value: number): Tensor {
   return constant(Float32Array.of(value), []);
 }
 
-/** A frozen weight, float32 [shape] in the graph whatever the file stores. */
+/** A frozen weight, float32 [shape] in the graph whatever the file stores; codes stay codes. */
 export function weight(name: string, shape: readonly number[], bytes: WeightBytes): Tensor {
-  return new Tensor({ dtype: "float32", shape }, { kind: "weight", name, bytes });
+  const { stored } = bytes;
+  const dtype = stored === "uint8" || stored === "uint4" ? stored : "float32";
+  return new Tensor({ dtype, shape }, { kind: "weight", name, bytes });
 }
 
 /** "float32[B, T, 64]", for messages. */

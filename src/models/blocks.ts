@@ -2,20 +2,28 @@
 
 import { times } from "../graph/dim.js";
 import { scalar, type Tensor } from "../graph/tensor.js";
-import { activations, add, gather, gemm, mul, reshape, rmsNormalization, rotary } from "../ops/index.js";
+import { activations, add, blockLinear, gather, gemm, mul, reshape, rmsNormalization, rotary } from "../ops/index.js";
 import { attend, causalMask, type KeyValues, maskGroups, splitHeads, tapProjections } from "./attention.js";
 import type { ModulePaths } from "./components.js";
 import type { ModelConfig } from "./config.js";
 import { type Decoded, type LiveTokens, runBlock } from "./family.js";
 import { ropeAngles } from "./rope.js";
 import type { Tap, TapPlace } from "./site.js";
-import type { Weights } from "./weights.js";
+import type { MatrixPlace, Weights } from "./weights.js";
 
 /** x·Wᵀ (+ b): W [out, in] as torch's Linear stores it. The bias is used where the checkpoint has one. */
 export function linear(layer: Weights, x: Tensor, inputs: number, outputs: number): Tensor {
-  const w = layer.get("weight", [outputs, inputs]);
-  if (!layer.has("bias")) return gemm(x, w, { transB: true });
-  return gemm(x, w, layer.get("bias", [outputs]), { transB: true });
+  return product(layer, x, { inputs, outputs });
+}
+
+/** The product with a layer's `weight`, from its codes where there are some, and its `bias` where it has one. */
+export function product(layer: Weights, x: Tensor, place: MatrixPlace): Tensor {
+  const { inputs, outputs, transposed = false } = place;
+  const bias = layer.has("bias") ? [layer.get("bias", [outputs])] : [];
+  const codes = layer.quantised("weight", place);
+  if (codes !== undefined) return bias.reduce(add, blockLinear(x, codes));
+  const w = layer.get("weight", transposed ? [inputs, outputs] : [outputs, inputs]);
+  return gemm(x, w, ...bias, { transB: !transposed });
 }
 
 /** Rows of an embedding table for ids [B, T], flat [B·T, D]. */

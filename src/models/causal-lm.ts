@@ -1,9 +1,11 @@
 /** A frozen causal language model: one that continues a text. */
 
 import type { Tensor } from "../graph/tensor.js";
+import { blockLinear, gemm } from "../ops/index.js";
 import { familyOf } from "./families.js";
 import type { Family } from "./family.js";
 import { FrozenModel, type ModelParts } from "./frozen-model.js";
+import type { MatrixPlace } from "./weights.js";
 
 export class CausalLM extends FrozenModel<Family> {
   readonly classifier: undefined = undefined;
@@ -15,6 +17,19 @@ export class CausalLM extends FrozenModel<Family> {
 
   head(): Tensor {
     return this.family.head(this.weights, this.config);
+  }
+
+  /** Where the head lies: a matrix of its own, or the embedding table. */
+  get headPlace(): readonly [name: string, place: MatrixPlace] {
+    const { source } = this.head();
+    if (source.kind !== "weight") throw new Error("internal: a head that is no weight");
+    return [source.name, { outputs: this.config.vocabSize, inputs: this.config.hiddenSize }];
+  }
+
+  /** Logits [N, V] of rows h [N, D] as generation wants them: by the head's codes, where it has some. */
+  logits(h: Tensor): Tensor {
+    const codes = this.weights.quantised(...this.headPlace);
+    return codes === undefined ? gemm(h, this.head(), { transB: true }) : blockLinear(h, codes);
   }
 
   get parameterCount(): number {

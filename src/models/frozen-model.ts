@@ -1,14 +1,14 @@
 /** What every frozen model is, whatever is done with it: its config, its weights in their files, and the runtime for its graphs. */
 
 import type { Checkpoint } from "../files/checkpoint.js";
-import type { Tensor } from "../graph/tensor.js";
+import { input, type Tensor } from "../graph/tensor.js";
 import type { Runtime, SessionOptions } from "../runtime/runtime.js";
 import type { Classifier } from "./classifier.js";
 import { parseComponent } from "./components.js";
 import type { ModelConfig, RawConfig } from "./config.js";
 import type { Body, Decoded, LiveTokens } from "./family.js";
 import { type Tap, widthAt } from "./site.js";
-import { type Weights, weightsOf } from "./weights.js";
+import { type MatrixPlace, type Weights, weightsOf } from "./weights.js";
 
 export interface ModelParts {
   /** As the user named it: a hub id, a folder, or "builtin". */
@@ -37,6 +37,19 @@ export abstract class FrozenModel<B extends Body = Body> {
     this.family = familyOf(checkpoint.config);
     this.config = this.family.parse(checkpoint.config);
     this.weights = weightsOf(checkpoint);
+  }
+
+  /** The matrices of its body by name: what quantising it means. Embeddings, norms, biases and heads stay as they are. */
+  matrices(): ReadonlyMap<string, MatrixPlace> {
+    const found = new Map<string, MatrixPlace>();
+    const weights = weightsOf(this.checkpoint, "", new Map(), (name, place) => found.set(name, place));
+    const tokens = {
+      ids: input("ids", "int64", ["B", "T"]),
+      positions: input("positions", "int32", ["B", "T"]),
+      keyPositions: input("keyPositions", "int32", ["B", "T"]),
+    };
+    this.family.forward(weights, this.config, tokens, (_site, h) => h);
+    return found;
   }
 
   /** How it classifies, with weights to be trained along with the edits; undefined for a model that writes. */
@@ -73,7 +86,12 @@ export abstract class FrozenModel<B extends Body = Body> {
    * every activation is mapped and cleared anew: elementwise ops take twice as long, and the heap's holes cost 0.2–0.6 GB.
    */
   get trainingOptions(): SessionOptions {
-    return { prepack: false, arena: true };
+    return { prepack: this.packs, arena: true };
+  }
+
+  /** Whether its kernels want their weights repacked: those for codes refuse to run, or crawl, without. */
+  get packs(): boolean {
+    return this.checkpoint.quantised !== undefined;
   }
 
   /** Frees native memory and the thread behind the model. */

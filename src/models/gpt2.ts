@@ -2,9 +2,9 @@
 
 import { z } from "zod";
 import { scalar, type Tensor } from "../graph/tensor.js";
-import { activations, add, gemm, layerNormalization, mul, slice } from "../ops/index.js";
+import { activations, add, layerNormalization, mul, slice } from "../ops/index.js";
 import { attend, causalMask, type KeyValues, splitHeads, tapProjections } from "./attention.js";
-import { embed } from "./blocks.js";
+import { embed, product } from "./blocks.js";
 import { scoreHead } from "./classifier-heads.js";
 import { activationName, headWidth, type ModelConfig, parseConfig } from "./config.js";
 import { type Family, runBlock } from "./family.js";
@@ -56,7 +56,7 @@ function parse(raw: Readonly<Record<string, unknown>>): Gpt2Config {
 
 /** x·W + b: W [in, out] */
 function conv1d(layer: Weights, x: Tensor, inputs: number, outputs: number): Tensor {
-  return gemm(x, layer.get("weight", [inputs, outputs]), layer.get("bias", [outputs]), {});
+  return product(layer, x, { inputs, outputs, transposed: true });
 }
 
 function norm(layer: Weights, x: Tensor, c: ModelConfig): Tensor {

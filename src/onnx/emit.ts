@@ -168,16 +168,28 @@ class Emission implements Emitter {
    * runtime can neither fold the cast into a float32 copy of the file nor run all casts first: one widened weight lives at a time.
    */
   private widened(t: Tensor, beside: readonly Tensor[]): string {
-    const stored = this.stored(t);
-    if (stored === undefined || stored === "float32") return this.name(t);
+    if ((this.stored(t) ?? t.type.dtype) === t.type.dtype) return this.name(t);
     const activation = beside.find((b) => b.source.kind !== "weight" && b.shape.length > 0);
-    if (activation === undefined) return this.node("Cast", [this.name(t)], { to: 1 });
+    return this.node("Cast", [activation === undefined ? this.name(t) : this.beside(t, activation)], { to: 1 });
+  }
+
+  beside(weight: Tensor, activation: Tensor): string {
     const x = this.name(activation);
     const zero = this.once(`z:${x}`, () =>
       this.node("Mul", [this.node("Shape", [x], { start: 0, end: 1 }), this.int64s([0])]),
     );
-    const sizes = this.node("Add", [zero, this.int64s(t.shape as number[])]);
-    return this.node("Cast", [this.node("Reshape", [this.name(t), sizes])], { to: 1 });
+    const sizes = this.node("Add", [zero, this.int64s(weight.shape as number[])]);
+    return this.node("Reshape", [this.name(weight), sizes]);
+  }
+
+  codes(dtype: "uint8" | "uint4", shape: readonly number[], value: number): string {
+    return this.once(`${dtype}:${shape}:${value}`, () => {
+      const name = this.fresh("c");
+      const size = shape.reduce((a, b) => a * b, 1);
+      const bytes = dtype === "uint8" ? new Uint8Array(size) : new Uint8Array(Math.ceil(size / 2));
+      this.initializers.push(tensor(name, dtype, shape, bytes.fill(dtype === "uint8" ? value : value * 17)));
+      return name;
+    });
   }
 
   private constant(t: Tensor, data: Float32Array | BigInt64Array | Int32Array): string {

@@ -4,7 +4,16 @@ import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
 import type { OnnxAttributes } from "../graph/op.js";
 
 /** TensorProto.DataType */
-export const dataType = { float32: 1, int32: 6, int64: 7, bool: 9, float16: 10, bfloat16: 16 } as const;
+export const dataType = {
+  float32: 1,
+  uint8: 2,
+  int32: 6,
+  int64: 7,
+  bool: 9,
+  float16: 10,
+  bfloat16: 16,
+  uint4: 21,
+} as const;
 export type DataType = keyof typeof dataType;
 
 type Write = (w: BinaryWriter) => void;

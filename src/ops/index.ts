@@ -10,6 +10,7 @@ export { abs, add, cos, div, exp, log, mul, neg, pow, sign, sin, sqrt, sub } fro
 export { gemm, matMul } from "./linear.js";
 export { and, cast, lessOrEqual, type RoundedDType, roundTo, where } from "./logic.js";
 export { layerNormalization, logSumExp, rmsNormalization, softmax } from "./normalization.js";
+export { type BlockWeight, blockLinear } from "./quantised.js";
 export { plainValues, recomputed, recomputedInParts } from "./recomputed.js";
 export { reduceMax, reduceMean, reduceSum } from "./reduce.js";
 export { rotary } from "./rotary.js";

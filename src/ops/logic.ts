@@ -7,7 +7,7 @@ import { broadcast, unbroadcast } from "./broadcast.js";
 import { expand } from "./shape.js";
 
 /** ONNX's numbers for element types (TensorProto.DataType). */
-const onnxType: Record<DType, number> = { float32: 1, int32: 6, int64: 7, bool: 9 };
+const onnxType: Record<DType, number> = { float32: 1, int32: 6, int64: 7, bool: 9, uint8: 2, uint4: 21 };
 
 /** y = a ≤ b, as bool */
 export const lessOrEqual: Op<[a: Tensor, b: Tensor]> = op<[Tensor, Tensor]>("LessOrEqual", {
