@@ -6,6 +6,7 @@ import { removeAllCheckpoints } from "./checkpoint.mjs";
 import { generateCommand } from "./generate.mjs";
 import { growthCommand } from "./growth.mjs";
 import { overheadCommand } from "./overhead.mjs";
+import { quantisedCommand } from "./quantised.mjs";
 import { targetsCommand } from "./targets.mjs";
 import { trainCommand } from "./train.mjs";
 
@@ -30,7 +31,7 @@ Start with:
   .showHelpAfterError("(add --help for what can be asked)")
   .exitOverride(exitWith);
 
-for (const make of [trainCommand, targetsCommand, generateCommand, overheadCommand, growthCommand]) {
+for (const make of [trainCommand, targetsCommand, generateCommand, overheadCommand, growthCommand, quantisedCommand]) {
   program.addCommand(make().showHelpAfterError("(add --help for what can be asked)").exitOverride(exitWith));
 }
 program

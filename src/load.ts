@@ -27,10 +27,11 @@ export interface QuantisationOptions {
   /** How many neighbouring numbers share a scale: a power of two from 16 to 256. Default: 32 in 4 bits, 128 in 8. */
   readonly quantBlockSize?: number;
   /**
-   * Round activations to 8 bits as they are multiplied, and in generation read the output head in 8 bits: the fastest way to
-   * decode, whose products err by 3–4e-3 of their size. Default false: products are exact, of the rounded weights.
+   * Round activations to 8 bits as they are multiplied, as tokens are generated or always, and let generation read the output
+   * head in 8 bits: the fastest way to decode, whose products err by 3–4e-3 of their size. "always" is for processors with
+   * instructions for it (VNNI); elsewhere training and reading prompts get slower. Default: products are exact, of the rounded weights.
    */
-  readonly int8Activations?: boolean;
+  readonly int8Activations?: "generation" | "always" | undefined;
   /** Where quantised copies are kept. Default: REFT_CACHE, else the user's cache folder. They may be deleted at any time. */
   readonly quantCacheDir?: string;
   /** Called while a copy is made. */
@@ -112,8 +113,7 @@ function codingOf({
   if (loadIn4bit && loadIn8bit)
     throw new UserError("loadIn4bit and loadIn8bit are both set.", "Choose one of the two.");
   if (!loadIn4bit && !loadIn8bit) {
-    const [stray] =
-      Object.entries({ quantBlockSize, int8Activations }).find(([, v]) => v !== undefined && v !== false) ?? [];
+    const [stray] = Object.entries({ quantBlockSize, int8Activations }).find(([, v]) => v !== undefined) ?? [];
     if (stray === undefined) return undefined;
     throw new UserError(`${stray} is for quantised models.`, "Set loadIn4bit or loadIn8bit, too.");
   }
@@ -126,7 +126,7 @@ function codingOf({
 async function quantised(
   model: FrozenModel,
   coding: Quantisation,
-  { quantCacheDir: cacheDir, signal, onQuantise: onProgress, int8Activations = false }: ModelOptions,
+  { quantCacheDir: cacheDir, signal, onQuantise: onProgress, int8Activations }: ModelOptions,
 ): Promise<QuantisedMatrices> {
   const code = (places: Iterable<readonly [string, MatrixPlace]>, own: Quantisation): ReturnType<typeof openCodes> =>
     openCodes(
@@ -138,7 +138,7 @@ async function quantised(
       { ...own, cacheDir, signal, onProgress },
     );
   const body = await code(model.matrices(), coding);
-  const withHead = int8Activations && model instanceof CausalLM;
+  const withHead = int8Activations !== undefined && model instanceof CausalLM;
   const head = withHead ? await code([model.headPlace], { bits: 8, blockSize: 128 }) : [];
   return { matrices: new Map([...body, ...head]), int8Activations };
 }

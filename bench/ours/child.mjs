@@ -1,7 +1,6 @@
 // What every measured process of ours shares: its job, its peak memory, its result.
 
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { readFileSync, writeFileSync } from "node:fs";
 
 /** The job this process was started for. */
 export function readJob() {
@@ -14,55 +13,39 @@ export function report(result) {
 }
 
 /** A figure of Linux's account of this process in bytes; undefined elsewhere. */
-function account(name) {
+function account(name, file = "status") {
   try {
-    const found = new RegExp(`^${name}:\\s*(\\d+) kB$`, "m").exec(readFileSync("/proc/self/status", "latin1"));
+    const found = new RegExp(`^${name}:\\s*(\\d+) kB$`, "m").exec(readFileSync(`/proc/self/${file}`, "latin1"));
     return found === null ? undefined : 1024 * Number(found[1]);
   } catch {
     return undefined;
   }
 }
 
-/** Resident bytes of mapped files outside a folder: programs and libraries. */
-function mappedOutside(folder) {
-  let bytes = 0;
-  let counts = false;
-  for (const line of readFileSync("/proc/self/smaps", "latin1").split("\n")) {
-    const mapping = /^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ (\d+) *(.*)$/.exec(line);
-    if (mapping !== null) counts = mapping[1] !== "0" && !mapping[2].startsWith(folder);
-    const rss = /^Rss: +(\d+) kB$/.exec(line);
-    if (rss !== null && counts) bytes += 1024 * Number(rss[1]);
-  }
-  return bytes;
-}
-
-function weightFileBytes(folder) {
-  const files = readdirSync(folder).filter((name) => name.endsWith(".safetensors"));
-  return files.reduce((sum, name) => sum + statSync(join(folder, name)).size, 0);
-}
-
-/** Milliseconds between two looks at what is not in files. */
-const interval = 5;
+/** Milliseconds between two looks at memory of its own, and at files, which the system has to count page by page. */
+const intervals = { own: 5, files: 200 };
 
 /**
- * Follows the most memory this process has resident, mapped weights included. Linux counts a page of a file once for each
- * session that maps it, though it is in memory once. The peak is therefore the lower of two figures: the system's own count,
- * and the most seen outside files + libraries + all weight files once. Where each file is mapped once the two are within 1 %
- * (911 and 904 MB for a step at 135M parameters). Elsewhere it is the system's count.
- *
- * @param folder of the checkpoint
+ * Follows the most memory this process has resident, mapped weights included. Linux's "resident" counts a page of a file once
+ * for each session that maps it, though it is in memory once; its "proportional" share counts it once (and what other processes
+ * map too, libraries, by their share). The peak is the most of its own plus the most of files. Elsewhere it is the system's count.
  */
-export function watchMemory(folder) {
-  let outside = 0;
-  setInterval(() => {
-    outside = Math.max(outside, account("RssAnon") ?? 0);
-  }, interval).unref();
+export function watchMemory() {
+  let own = 0;
+  let files = 0;
+  const lookAtOwn = () => {
+    own = Math.max(own, account("RssAnon") ?? 0);
+  };
+  const lookAtFiles = () => {
+    files = Math.max(files, account("Pss_File", "smaps_rollup") ?? 0);
+  };
+  setInterval(lookAtOwn, intervals.own).unref();
+  setInterval(lookAtFiles, intervals.files).unref();
   return {
     peak() {
-      const counted = account("VmHWM");
-      if (counted === undefined) return 1024 * process.resourceUsage().maxRSS;
-      outside = Math.max(outside, account("RssAnon") ?? 0);
-      return Math.min(counted, outside + mappedOutside(folder) + weightFileBytes(folder));
+      lookAtOwn();
+      lookAtFiles();
+      return own === 0 || files === 0 ? 1024 * process.resourceUsage().maxRSS : own + files;
     },
   };
 }

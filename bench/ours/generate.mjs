@@ -4,10 +4,10 @@ import { generateTokens } from "../../dist/generate/generate.js";
 import { AutoModelForCausalLM } from "../../dist/index.js";
 import { readJob, report, watchMemory } from "./child.mjs";
 
-const { folder, device, prompts, newTokens, repeats } = readJob();
-const memory = watchMemory(folder);
+const { folder, device, prompts, newTokens, repeats, load } = readJob();
+const memory = watchMemory();
 const began = performance.now();
-const model = await AutoModelForCausalLM.fromPretrained(folder, { device });
+const model = await AutoModelForCausalLM.fromPretrained(folder, { device, ...load });
 const openSeconds = (performance.now() - began) / 1000;
 
 async function generateOnce() {

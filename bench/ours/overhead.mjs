@@ -6,7 +6,7 @@ import { AutoModelForCausalLM, getReftModel, LoreftIntervention } from "../../di
 import { readJob, report, watchMemory } from "./child.mjs";
 
 const { folder, device, prompt, newTokens, rounds, edits } = readJob();
-const memory = watchMemory(folder);
+const memory = watchMemory();
 const model = await AutoModelForCausalLM.fromPretrained(folder, { device });
 
 function edited({ layers, rank, positions }) {

@@ -4,11 +4,11 @@ import { AutoModelForCausalLM, getReftModel, LoreftIntervention, ReftTrainerForC
 import { readJob, report, watchMemory } from "./child.mjs";
 
 const job = readJob();
-const memory = watchMemory(job.folder);
+const memory = watchMemory();
 // The clock starts with the process.
 const imported = performance.now() / 1000;
 
-const model = await AutoModelForCausalLM.fromPretrained(job.folder, { device: job.device });
+const model = await AutoModelForCausalLM.fromPretrained(job.folder, { device: job.device, ...job.load });
 const size = { embedDim: model.config.hiddenSize, lowRankDimension: job.rank };
 const reft = getReftModel(model, {
   representations: job.layers.map((layer) => ({ layer, intervention: new LoreftIntervention(size) })),
@@ -53,4 +53,11 @@ report({
   openPeakBytes: opened.peakBytes,
   steps,
   peakBytes,
+  codesBytes: codesBytes(model.checkpoint.quantised),
 });
+
+/** Bytes of a quantised model's codes and scales. */
+function codesBytes(quantised) {
+  const matrices = [...(quantised?.matrices.values() ?? [])];
+  return matrices.reduce((n, { codes, scales }) => n + codes.length + scales.length, 0);
+}

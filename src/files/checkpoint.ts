@@ -34,8 +34,8 @@ export interface Checkpoint {
 export interface QuantisedMatrices {
   /** By the weight's name. */
   readonly matrices: ReadonlyMap<string, QuantisedMatrix>;
-  /** Round activations to 8 bits, too: faster, and less exact. */
-  readonly int8Activations: boolean;
+  /** Where rows are rounded to 8 bits, too: as tokens are generated, everywhere, or nowhere. */
+  readonly int8Activations: "generation" | "always" | undefined;
 }
 
 export const weightsFile: string = "model.safetensors";

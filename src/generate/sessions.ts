@@ -63,11 +63,12 @@ function outputsOf(kind: GraphKind, model: CausalLM, tap: Tap): Record<string, T
     ids: input("ids", "int64", ["B", "T"]),
     positions: input("positions", "int32", ["B", "T"]),
     keyPositions: input("keyPositions", "int32", ["B", past === undefined ? "T" : plus("P", "T")]),
+    fewRows: kind === "packed",
   };
   const { hidden, live } = model.forward(past === undefined ? tokens : { ...tokens, past }, tap);
   const last = gather(hidden, input("last", "int64", ["B"]), { unique: true });
   return {
-    logits: model.logits(last),
+    logits: model.logits(last, tokens.fewRows),
     keys: concat(...live.map((l) => l.keys), { axis: 1 }),
     values: concat(...live.map((l) => l.values), { axis: 1 }),
   };
@@ -95,11 +96,12 @@ export class GenerationSessions {
     const before = this.#open.get(kind);
     if (before !== undefined) return before;
     const model = toOnnx(outputsOf(kind, this.#model, this.#tap()));
+    const { quantised } = this.#model.checkpoint;
     // Reading prompts makes large activations, and 16-bit weights are widened step by step: memory to use again. A packed
     // step has neither, and its allocations are small.
     const session = this.#model.runtime.open(model, {
-      prepack: kind === "packed" || this.#model.packs,
-      arena: kind !== "packed" || this.#stored16 || this.#model.packs,
+      prepack: kind === "packed" || quantised?.int8Activations === "always",
+      arena: kind !== "packed" || this.#stored16 || quantised !== undefined,
     });
     this.#open.set(kind, session);
     // A failed opening may be tried again.
@@ -116,8 +118,7 @@ export class GenerationSessions {
    * @param most tokens this call may decode
    */
   decoding(rows: number, step: number, most: number): Promise<Session> {
-    // One graph for all: its kernels are packed anyway.
-    if (this.#model.packs) return this.get("extend");
+    if (this.#model.checkpoint.quantised !== undefined) return this.get("packed");
     const from = this.#bytes <= PACK_AT_ONCE ? 0 : rows > 1 && most >= MANY_ROWS_PAY ? 0 : ONE_ROW_PAYS;
     const packs = !this.#stored16 && this.#bytes <= PACK_AT_MOST && step >= from;
     return this.get(packs ? "packed" : "extend");

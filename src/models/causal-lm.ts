@@ -26,9 +26,9 @@ export class CausalLM extends FrozenModel<Family> {
     return [source.name, { outputs: this.config.vocabSize, inputs: this.config.hiddenSize }];
   }
 
-  /** Logits [N, V] of rows h [N, D] as generation wants them: by the head's codes, where it has some. */
-  logits(h: Tensor): Tensor {
-    const codes = this.weights.quantised(...this.headPlace);
+  /** Logits [N, V] of rows h [N, D] as generation wants them: of few rows by the head's codes, where it has some. */
+  logits(h: Tensor, fewRows: boolean): Tensor {
+    const codes = fewRows ? this.weightsFor(fewRows).quantised(...this.headPlace) : undefined;
     return codes === undefined ? gemm(h, this.head(), { transB: true }) : blockLinear(h, codes);
   }
 

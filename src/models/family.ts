@@ -28,6 +28,8 @@ export interface LiveTokens {
   readonly recomputeBlocks?: boolean;
   /** In how many parts heads attend, one of `headPartsOf`: less memory where texts are long. Default 1. */
   readonly headParts?: number;
+  /** There are a few of them, as in decoding: quantised weights are then read by kernels made for that. */
+  readonly fewRows?: boolean;
 }
 
 /** Runs a block as the tokens ask: plainly, or to be computed again for the derivative. */

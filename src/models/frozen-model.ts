@@ -42,7 +42,7 @@ export abstract class FrozenModel<B extends Body = Body> {
   /** The matrices of its body by name: what quantising it means. Embeddings, norms, biases and heads stay as they are. */
   matrices(): ReadonlyMap<string, MatrixPlace> {
     const found = new Map<string, MatrixPlace>();
-    const weights = weightsOf(this.checkpoint, "", new Map(), (name, place) => found.set(name, place));
+    const weights = weightsOf(this.checkpoint, { onMatrix: (name, place) => found.set(name, place) });
     const tokens = {
       ids: input("ids", "int64", ["B", "T"]),
       positions: input("positions", "int32", ["B", "T"]),
@@ -66,9 +66,14 @@ export abstract class FrozenModel<B extends Body = Body> {
     return "bidirectional" in this.family;
   }
 
+  /** Weights as a graph of few or many rows wants them. */
+  protected weightsFor(fewRows = false): Weights {
+    return fewRows ? weightsOf(this.checkpoint, { fewRows }) : this.weights;
+  }
+
   /** The forward graph over live tokens, with edits tapped in. */
   forward(tokens: LiveTokens, tap: Tap): Decoded {
-    return this.family.forward(this.weights, this.config, tokens, tap);
+    return this.family.forward(this.weightsFor(tokens.fewRows), this.config, tokens, tap);
   }
 
   /**
@@ -86,12 +91,7 @@ export abstract class FrozenModel<B extends Body = Body> {
    * every activation is mapped and cleared anew: elementwise ops take twice as long, and the heap's holes cost 0.2–0.6 GB.
    */
   get trainingOptions(): SessionOptions {
-    return { prepack: this.packs, arena: true };
-  }
-
-  /** Whether its kernels want their weights repacked: those for codes refuse to run, or crawl, without. */
-  get packs(): boolean {
-    return this.checkpoint.quantised !== undefined;
+    return { prepack: this.checkpoint.quantised?.int8Activations === "always", arena: true };
   }
 
   /** Frees native memory and the thread behind the model. */

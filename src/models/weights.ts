@@ -25,47 +25,57 @@ export interface MatrixPlace {
   readonly transposed?: boolean;
 }
 
-/** Told of every matrix that is asked for: what could be quantised. */
-export type OnMatrix = (name: string, place: MatrixPlace) => void;
+/** How weights are handed out. */
+export interface WeightsOptions {
+  /** They are for graphs that see a few rows at once, as decoding does: codes go to kernels made for that. Default false. */
+  readonly fewRows?: boolean;
+  /** Told of every matrix that is asked for: what could be quantised. */
+  readonly onMatrix?: (name: string, place: MatrixPlace) => void;
+}
 
 /** Weights of `checkpoint`. Each is one graph tensor however often it is asked for. */
 export function weightsOf(
   checkpoint: Checkpoint,
+  options: WeightsOptions = {},
   prefix = "",
   known: Map<string, Tensor> = new Map(),
-  onMatrix?: OnMatrix,
 ): Weights {
   const full = (name: string): string => (prefix === "" ? name : `${prefix}.${name}`);
+  const once = (name: string, make: () => Tensor): Tensor => {
+    const tensor = known.get(name) ?? make();
+    known.set(name, tensor);
+    return tensor;
+  };
   return {
     has: (name) => checkpoint.weights.has(full(name)),
-    under: (name) => weightsOf(checkpoint, full(name), known, onMatrix),
+    under: (name) => weightsOf(checkpoint, options, full(name), known),
     quantised: (name, place) => {
-      onMatrix?.(full(name), place);
-      return readQuantised(checkpoint, full(name), known);
+      options.onMatrix?.(full(name), place);
+      return readQuantised(checkpoint, full(name), options, once);
     },
-    get: (name, shape) => {
-      const before = known.get(full(name));
-      if (before !== undefined) return before;
-      const found = read(checkpoint, full(name), shape);
-      known.set(full(name), found);
-      return found;
-    },
+    get: (name, shape) => once(full(name), () => read(checkpoint, full(name), shape)),
   };
 }
 
-function readQuantised({ quantised }: Checkpoint, name: string, known: Map<string, Tensor>): BlockWeight | undefined {
+function readQuantised(
+  { quantised }: Checkpoint,
+  name: string,
+  { fewRows = false }: WeightsOptions,
+  once: (name: string, make: () => Tensor) => Tensor,
+): BlockWeight | undefined {
   const found = quantised?.matrices.get(name);
   if (quantised === undefined || found === undefined) return undefined;
+  const { int8Activations } = quantised;
   const { bits, blockSize } = found;
   const part = (suffix: "codes" | "scales", stored: "uint8" | "float32"): Tensor => {
-    const key = `${name}.${suffix}`;
     const { path, offset, length, shape } = found[suffix];
-    const tensor = known.get(key) ?? weight(key, shape, { path, offset, length, stored });
-    known.set(key, tensor);
-    return tensor;
+    const key = `${name}.${suffix}`;
+    return once(key, () => weight(key, shape, { path, offset, length, stored }));
   };
-  const { int8Activations } = quantised;
-  return { codes: part("codes", "uint8"), scales: part("scales", "float32"), bits, blockSize, int8Activations };
+  const rounds = int8Activations === "always" || (fewRows && int8Activations === "generation");
+  // Exact products of 8 bits have no kernel in the runtime.
+  const by = rounds ? "int8" : fewRows && bits === 4 ? "codes" : "gemm";
+  return { codes: part("codes", "uint8"), scales: part("scales", "float32"), bits, blockSize, by };
 }
 
 function read(checkpoint: Checkpoint, name: string, shape: readonly number[]): Tensor {

@@ -9,10 +9,11 @@ export interface BlockCoding {
   /** How many neighbouring numbers of a row share a scale: a power of two from 16 on. */
   readonly blockSize: number;
   /**
-   * Round activations to 8 bits, block by block, before they are multiplied: up to three times as fast, and products err by 3–4e-3
-   * of their size. Derivatives are those of the exact product.
+   * How a product is computed. "gemm": weights are widened first, which many rows pay for. "codes": by the runtime's kernel for a
+   * few rows, which reads codes (for 4 bits only). "int8": by the kernel that rounds rows to 8 bits, too, block by block; such
+   * products err by 3–4e-3 of their size. Derivatives are always those of the exact product.
    */
-  readonly int8Activations?: boolean;
+  readonly by: "gemm" | "codes" | "int8";
 }
 
 /** W [N, K]: wₙₖ = (codeₙₖ − 2^(bits−1)) · scaleₙ,⌊k/blockSize⌋ */
@@ -71,23 +72,18 @@ const matMulNBits: Op<[a: Tensor, codes: Tensor, scales: Tensor], BlockCoding> =
     null,
   ],
   lower: (e, [a, codes, scales], { inputs, attributes }) => {
-    const { bits, blockSize, int8Activations = false } = attributes;
+    const { bits, blockSize, by } = attributes;
     const [activation, , s] = inputs as [Tensor, Tensor, Tensor];
-    if (!hasKernel(attributes)) {
+    if (by === "gemm") {
       const w = dequantized(e, { codes: codes as string, scales: s, activation }, attributes);
       return e.node("Gemm", [a as string, w], { transB: 1 });
     }
     const [n, k] = sizesOf(s.type, attributes);
-    const sizes = { K: k, N: n, bits, block_size: blockSize, accuracy_level: int8Activations ? 4 : 1 };
+    const sizes = { K: k, N: n, bits, block_size: blockSize, accuracy_level: by === "int8" ? 4 : 1 };
     return e.node("MatMulNBits", [a as string, codes as string, scales as string], sizes, "com.microsoft");
   },
   flops: ([, , scales], y, coding) => [2, ...y.shape, sizesOf(scales as TensorType, coding)[1]],
 });
-
-/** Exact products with 8 bits have none in the runtime. */
-function hasKernel({ bits, int8Activations = false }: BlockCoding): boolean {
-  return bits === 4 || int8Activations;
-}
 
 /** The same bytes as a matrix [N, K]. */
 function asMatrix(codes: Tensor, scales: Tensor, coding: BlockCoding): Tensor {
@@ -101,5 +97,5 @@ function asMatrix(codes: Tensor, scales: Tensor, coding: BlockCoding): Tensor {
 
 /** x·Wᵀ [M, N] for rows x [M, K] */
 export function blockLinear(x: Tensor, { codes, scales, ...coding }: BlockWeight): Tensor {
-  return matMulNBits(x, hasKernel(coding) ? codes : asMatrix(codes, scales, coding), scales, coding);
+  return matMulNBits(x, coding.by === "gemm" ? asMatrix(codes, scales, coding) : codes, scales, coding);
 }
