@@ -12,7 +12,15 @@ import { expectClose, goldenJson, tolerance } from "./support.js";
 const { gradients } = vocabulary;
 
 /** Exports that are no ops: the reverse mode itself, a table of ops under the names of configs, and what wraps ops. */
-const notOps = new Set(["gradients", "activations", "plainValues", "recomputed", "recomputedInParts"]);
+const notOps = new Set([
+  "gradients",
+  "activations",
+  "plainValues",
+  "recomputed",
+  "recomputedInParts",
+  "takeRows",
+  "blockLinear",
+]);
 const ops = new Map<string, AnyOp>();
 const strays: string[] = [];
 for (const [name, value] of Object.entries(vocabulary)) {

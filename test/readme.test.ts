@@ -45,6 +45,16 @@ test("a classifier of questions, in docs/classification.md", async () => {
   expect(told).toEqual(["place", "animal"]);
 });
 
+test("a model in 4 bits, in docs/quantisation.md", async () => {
+  vi.stubEnv("REFT_CACHE", folder);
+  try {
+    const [answer] = await run("docs/quantisation.md");
+    expect(answer).toMatch(/pup/i);
+  } finally {
+    vi.unstubAllEnvs();
+  }
+});
+
 test("preferences, in docs/preference.md", async () => {
   expect(await run("docs/preference.md")).toEqual(["🐑 🔊 baa", 1, true]);
 });

@@ -8,7 +8,7 @@ import { CausalLM } from "../models/causal-lm.js";
 import type { FrozenModel } from "../models/frozen-model.js";
 import type { Tap } from "../models/site.js";
 import { toOnnx } from "../onnx/emit.js";
-import { concat, gather } from "../ops/index.js";
+import { concat, takeRows } from "../ops/index.js";
 import { ReftModel } from "../reft/reft-model.js";
 import type { Session } from "../runtime/runtime.js";
 
@@ -66,7 +66,7 @@ function outputsOf(kind: GraphKind, model: CausalLM, tap: Tap): Record<string, T
     fewRows: kind === "packed",
   };
   const { hidden, live } = model.forward(past === undefined ? tokens : { ...tokens, past }, tap);
-  const last = gather(hidden, input("last", "int64", ["B"]), { unique: true });
+  const last = takeRows(hidden, input("last", "int64", ["B"]));
   return {
     logits: model.logits(last, tokens.fewRows),
     keys: concat(...live.map((l) => l.keys), { axis: 1 }),

@@ -12,8 +12,15 @@ export function frontier(outputs: readonly Tensor[], content: Tensor): Tensor[] 
   const told = dependents(order, (t) => t === content);
   const border = new Set<Tensor>();
   for (const t of order)
-    if (trained.has(t)) for (const x of t.inputs) if (!trained.has(x) && told.has(x)) border.add(x);
+    if (trained.has(t)) for (const x of t.inputs) if (!trained.has(x) && told.has(x)) border.add(unselected(x, told));
   return order.filter((t) => border.has(t) && !derivable(t, border, told));
+}
+
+/** What rows are picked from, since which ones are picked may change from step to step. */
+function unselected(x: Tensor, told: ReadonlySet<Tensor>): Tensor {
+  const [source] = x.inputs;
+  const selects = x.source.kind === "op" && x.source.op.selects === true;
+  return selects && source !== undefined && told.has(source) ? unselected(source, told) : x;
 }
 
 /** Whether `t` follows from other tensors of the border by ops that cost next to nothing: no matrix product on the way. */

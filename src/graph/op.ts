@@ -48,6 +48,13 @@ export interface OpSpec<A> {
   ) => string;
   /** True when `lower` takes 16-bit weights as they are stored, rather than widened to float32. */
   readonly readsStored?: boolean;
+  /**
+   * Where row i of the output depends on row i of some inputs alone, and on the others as a whole: which are read by rows, all
+   * that have the output's axes or only the first. Absent: none.
+   */
+  readonly rowwise?: (attributes: A) => "aligned" | "first" | undefined;
+  /** True when it picks rows of its first input by its second: rather done again than kept. */
+  readonly selects?: boolean;
   /** True when it writes nothing: the same bytes in another shape. */
   readonly view?: boolean;
   /** Multiply-adds ×2, for op counts; absent: elementwise, not counted. */

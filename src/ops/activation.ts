@@ -12,6 +12,7 @@ function activation(
 ): Op<[x: Tensor]> {
   return op<[Tensor]>(name, {
     type: ([x]) => x as TensorType,
+    rowwise: () => "aligned",
     vjp: ({ inputs: [x], output: y, g }) => [() => mul(g, slope(x as Tensor, y))],
     ...(lower === undefined ? {} : { lower }),
   });

@@ -15,6 +15,7 @@ function binaryType(name: string): (inputs: readonly TensorType[]) => TensorType
 function unary(name: string, slope: (x: Tensor, y: Tensor, g: Tensor) => Tensor): Op<[x: Tensor]> {
   return op<[Tensor]>(name, {
     type: ([x]) => x as TensorType,
+    rowwise: () => "aligned",
     vjp: ({ inputs: [x], output: y, g }) => [() => slope(x as Tensor, y, g)],
   });
 }
@@ -26,6 +27,7 @@ function binary(
 ): Op<[a: Tensor, b: Tensor]> {
   return op<[Tensor, Tensor]>(name, {
     type: binaryType(name),
+    rowwise: () => "aligned",
     vjp: ({ inputs, g }) => {
       const [a, b] = inputs as [Tensor, Tensor];
       return [() => unbroadcast(da(a, b, g), a), () => unbroadcast(db(a, b, g), b)];

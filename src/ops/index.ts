@@ -14,7 +14,7 @@ export { type BlockWeight, blockLinear } from "./quantised.js";
 export { plainValues, recomputed, recomputedInParts } from "./recomputed.js";
 export { reduceMax, reduceMean, reduceSum } from "./reduce.js";
 export { rotary } from "./rotary.js";
-export { gather, scatterAdd, scatterRows } from "./rows.js";
+export { gather, scatterAdd, scatterRows, takeRows } from "./rows.js";
 export { concat, expand, reshape, slice, transpose } from "./shape.js";
 
 /** The gradients of the scalar `of` by each tensor of `wrt`, in that order. */

@@ -26,6 +26,7 @@ export const gemm: Op<[a: Tensor, b: Tensor, ...c: Tensor[]], GemmAttributes> = 
     if (c !== undefined && (c.shape.length !== 1 || c.shape[0] !== n)) typeError("Gemm", inputs, `bias must be [${n}]`);
     return { dtype: a.dtype, shape: [m, n] };
   },
+  rowwise: ({ transA = false }) => (transA ? undefined : "first"),
   vjp: ({ inputs, g, attributes: { transA = false, transB = false } }) => {
     const [a, b] = inputs as [Tensor, Tensor];
     return [

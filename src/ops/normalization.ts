@@ -34,6 +34,7 @@ export const rmsNormalization: Op<[x: Tensor, w: Tensor], NormAttributes> = op<[
   "RMSNormalization",
   {
     type: normType("RMSNormalization"),
+    rowwise: () => "first",
     vjp: ({ inputs, g, attributes: { epsilon } }) => {
       const [x, w] = inputs as [Tensor, Tensor];
       const s = inverseDeviation(reduceMean(mul(x, x), last), epsilon);
@@ -54,6 +55,7 @@ export const layerNormalization: Op<[x: Tensor, w: Tensor, b: Tensor], NormAttri
   NormAttributes
 >("LayerNormalization", {
   type: normType("LayerNormalization"),
+  rowwise: () => "first",
   vjp: ({ inputs, g, attributes: { epsilon } }) => {
     const [x, w] = inputs as [Tensor, Tensor, Tensor];
     const centred = sub(x, reduceMean(x, last));

@@ -66,6 +66,7 @@ const matMulNBits: Op<[a: Tensor, codes: Tensor, scales: Tensor], BlockCoding> =
     if (a.shape.length !== 2 || a.shape[1] !== k) typeError("MatMulNBits", inputs, `wants rows of ${k} numbers`);
     return { dtype: "float32", shape: [a.shape[0] as Dim, n] };
   },
+  rowwise: () => "first",
   vjp: ({ inputs: [, codes, scales], g, attributes }) => [
     () => backProduct(g, asMatrix(codes as Tensor, scales as Tensor, attributes), scales as Tensor, attributes),
     null,

@@ -2,7 +2,7 @@
 
 import type { Dim } from "../graph/dim.js";
 import { type Emitter, type Op, op, typeError } from "../graph/op.js";
-import { scalar, type Tensor, type TensorType } from "../graph/tensor.js";
+import { dependents, scalar, Tensor, type TensorType, topological } from "../graph/tensor.js";
 import { expand } from "./shape.js";
 
 export interface GatherAttributes {
@@ -25,6 +25,7 @@ export const gather: Op<[x: Tensor, indices: Tensor], GatherAttributes> = op<[Te
       return [() => scatterAdd(indices, g, { rows: x.dim(0), unique: attributes.unique ?? false }), null];
     },
     readsStored: true,
+    selects: true,
     lower: (e, [x, indices], { inputs: [input] }) => {
       // A table stored in 16 bits is read in 16 bits; only the rows taken are widened.
       const rows = e.node("Gather", [x as string, indices as string]);
@@ -33,6 +34,59 @@ export const gather: Op<[x: Tensor, indices: Tensor], GatherAttributes> = op<[Te
     },
   },
 );
+
+/**
+ * y[rows], y [N, …] and rows int64 [M] all different. What y alone is made of row by row is computed at these rows only: at the
+ * end of a decoder the last MLP, the norms about it and the projection before it, but not attention, which mixes rows, nor
+ * what attention needs in full. What no trainable tensor reaches stays in full where something else is reached: it can be kept,
+ * and serve other rows.
+ */
+export function takeRows(y: Tensor, rows: Tensor): Tensor {
+  const whole = neededWhole(y);
+  const taken = new Map<Tensor, Tensor>();
+  const take = (t: Tensor): Tensor => {
+    const known = taken.get(t);
+    if (known !== undefined) return known;
+    const byRows = rowsRead(t);
+    const made = whole.has(t)
+      ? gather(t, rows, { unique: true })
+      : rebuilt(t, (x) => (byRows.includes(x) ? take(x) : x));
+    taken.set(t, made);
+    return made;
+  };
+  return take(y);
+}
+
+/** What is needed at all rows by something that y is made of; of leaves and ops that mix rows, themselves. */
+function neededWhole(y: Tensor): Set<Tensor> {
+  const trained = dependents(topological([y]), ({ source }) => source.kind === "input" && source.trainable);
+  const goesOn = (t: Tensor): boolean => rowsRead(t).length > 0 && (trained.size === 0 || trained.has(t));
+  const reached = new Set<Tensor>([y]);
+  // A set may grow while it is walked.
+  for (const t of reached) if (goesOn(t)) for (const x of rowsRead(t)) reached.add(x);
+  return new Set(topological([...reached].filter((t) => !goesOn(t))));
+}
+
+/** The inputs of which row i makes row i of `t`; none where it takes more than that. */
+function rowsRead(t: Tensor): readonly Tensor[] {
+  if (t.source.kind !== "op") return [];
+  const { op, inputs, attributes } = t.source;
+  const read = op.rowwise?.(attributes);
+  if (read === undefined) return [];
+  if (read === "first") return inputs.slice(0, 1);
+  return inputs.filter((x) => x.shape.length === t.shape.length && x.shape[0] === t.shape[0]);
+}
+
+/** The same op on other inputs. */
+function rebuilt({ source }: Tensor, change: (x: Tensor) => Tensor): Tensor {
+  if (source.kind !== "op") throw new Error("internal: a leaf is made of nothing");
+  const inputs = source.inputs.map(change);
+  const type = source.op.type(
+    inputs.map((x) => x.type),
+    source.attributes,
+  );
+  return new Tensor(type, { ...source, inputs });
+}
 
 /** y = x with the rows `indices` replaced: x [N, D], indices int64 [M] all different, updates [M, D] */
 export const scatterRows: Op<[x: Tensor, indices: Tensor, updates: Tensor]> = op<[Tensor, Tensor, Tensor]>(

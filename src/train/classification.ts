@@ -5,7 +5,7 @@ import { UserError } from "../errors.js";
 import { input, type Tensor } from "../graph/tensor.js";
 import type { Classifier, ProblemType } from "../models/classifier.js";
 import { classificationLoss } from "../models/classifier-loss.js";
-import { gather } from "../ops/index.js";
+import { takeRows } from "../ops/index.js";
 import { headPrefix } from "../reft/adapter.js";
 import type { ReftModel } from "../reft/reft-model.js";
 import { chunks } from "./batches.js";
@@ -62,7 +62,7 @@ export function classification(
       return { first: row === "first" ? 0 : last, last };
     },
     outputs: ({ hidden, parameters }) => {
-      const read = gather(hidden, input("readRows", "int64", ["N"]), { unique: true });
+      const read = takeRows(hidden, input("readRows", "int64", ["N"]));
       const logits = classifier.logits(read, (name) => parameters.get(`${headPrefix}${name}`) as Tensor);
       return { loss: classificationLoss(problemType, logits), logits };
     },

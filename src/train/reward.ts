@@ -7,7 +7,7 @@ import type { Sequence } from "../data/example.js";
 import { chooseTemplate, formatLesson } from "../data/format.js";
 import { UserError } from "../errors.js";
 import { input, type Tensor } from "../graph/tensor.js";
-import { gather, mul, reduceSum, reshape } from "../ops/index.js";
+import { mul, reduceSum, reshape, takeRows } from "../ops/index.js";
 import { headPrefix } from "../reft/adapter.js";
 import type { ReftModel } from "../reft/reft-model.js";
 import type { HostTensor } from "../runtime/runtime.js";
@@ -33,7 +33,7 @@ export const reward: Objective<Pair, PairEvaluation> = {
   sequences: sequencesOf,
   reads: ({ inputIds }) => ({ first: inputIds.length - 1, last: inputIds.length - 1 }),
   outputs: ({ reft, hidden, parameters }) => {
-    const last = gather(hidden, input("endRows", "int64", ["B"]), { unique: true });
+    const last = takeRows(hidden, input("endRows", "int64", ["B"]));
     const logits = reft.model.classifier?.logits(last, (name) => parameters.get(`${headPrefix}${name}`) as Tensor);
     const rewards = reshape(logits as Tensor, { shape: ["B"] });
     const each = negLogSigmoid(differences(rewards));
