@@ -1,7 +1,7 @@
 /** Beam search: several texts of each prompt grow side by side, and the best that end are kept. As transformers searches, or draws. */
 
-import type { KeyValueCache } from "./cache.js";
 import { Random } from "../reft/random.js";
+import type { KeyValueCache } from "./cache.js";
 import { type EditOptions, editsOfPrompts, type RowEdits } from "./edits.js";
 import { forbid } from "./forbidden.js";
 import type { TokenFinish } from "./generate.js";
