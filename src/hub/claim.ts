@@ -43,6 +43,8 @@ export async function claimPart(
     if (parts.some(({ free }) => !free)) {
       await sleep(poll);
     } else if (best === undefined) {
+      // Another's file may have become the blob between the two looks.
+      if (await isDone()) return undefined;
       await (await open(own, "wx")).close();
       return own;
     } else if (await take(best.path, own)) {

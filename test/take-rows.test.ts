@@ -1,11 +1,9 @@
 /** Rows taken early: the values and gradients of rows taken late, computed at those rows only where nothing else needs the rest. */
 
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { costOf } from "../graph/cost.js";
-import { constant, input, type Tensor, topological } from "../graph/tensor.js";
-import { toOnnx } from "../onnx/emit.js";
-import { openNodeRuntime } from "../runtime/node.js";
-import type { Runtime } from "../runtime/runtime.js";
+import { costOf } from "../src/graph/cost.js";
+import { constant, input, type Tensor, topological } from "../src/graph/tensor.js";
+import { toOnnx } from "../src/onnx/emit.js";
 import {
   add,
   gather,
@@ -18,7 +16,9 @@ import {
   silu,
   softmax,
   takeRows,
-} from "./index.js";
+} from "../src/ops/index.js";
+import { openNodeRuntime } from "../src/runtime/node.js";
+import type { Runtime } from "../src/runtime/runtime.js";
 
 let runtime: Runtime;
 beforeAll(() => {
