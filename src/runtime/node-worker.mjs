@@ -2,13 +2,18 @@
 // Plain JavaScript, so that it is the same file under the test runner and in the built package.
 
 import { parentPort, workerData } from "node:worker_threads";
-import { InferenceSession, Tensor } from "onnxruntime-node";
 
 /**
  * Shared with the program: [calls under way, whether the end has come]. Ending the thread inside a native call aborts the
  * whole process, so the program waits for 0; and a call is counted before it looks whether it may still begin.
  */
 const state = new Int32Array(workerData);
+// Loading native code is such a call too: the program counted it when it made this thread.
+const { InferenceSession, Tensor } = await import("onnxruntime-node").finally(() => {
+  Atomics.sub(state, 0, 1);
+  Atomics.notify(state, 0);
+});
+
 const sessions = new Map();
 /** By number: the parts, or why there are none. */
 const stores = new Map();

@@ -146,6 +146,8 @@ class NodeRuntime implements Runtime {
     this.device = device;
     this.threads = threads;
     // None of the program's own flags: a worker refuses some of them (--input-type, say), and needs none.
+    // The first call: the thread loads native code, in which it must not be ended either.
+    Atomics.store(this.state, 0, 1);
     const settings = { name: "reft-runtime", execArgv: [], workerData: this.state.buffer };
     this.worker = new Worker(new URL("./node-worker.mjs", import.meta.url), settings);
     this.worker.on("message", (answer: Answer) => this.settle(answer));
