@@ -84,6 +84,7 @@ async function open<M extends FrozenModel>(
   options: ModelOptions,
   make: (parts: ModelParts) => Promise<M>,
 ): Promise<M> {
+  const coding = codingOf(options);
   const source = await resolveModel(id, options);
   const checkpoint = await openCheckpoint(source.folder);
   const { device, threads } = options;
@@ -94,7 +95,6 @@ async function open<M extends FrozenModel>(
   try {
     const parts = { id: source.id, revision: source.revision, checkpoint, runtime };
     const model = await make(parts);
-    const coding = codingOf(options);
     if (coding === undefined) return model;
     return await make({ ...parts, checkpoint: { ...checkpoint, quantised: await quantised(model, coding, options) } });
   } catch (error) {
@@ -103,8 +103,12 @@ async function open<M extends FrozenModel>(
   }
 }
 
-/** @throws UserError for options that contradict each other */
-function codingOf({
+/**
+ * How weights are to be coded; undefined where they are not.
+ *
+ * @throws UserError for options that contradict each other
+ */
+export function codingOf({
   loadIn4bit = false,
   loadIn8bit = false,
   quantBlockSize,

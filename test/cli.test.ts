@@ -285,6 +285,21 @@ test("a run file gives what flags do not; flags win", async () => {
   expect(edits[0]).toBe("Loreft of rank 3 at block_output of layer 2");
 });
 
+test("a model in 4 bits is coded once, trained through, and answers", async () => {
+  const env = { REFT_CACHE: join(folder, "codes") };
+  const bits = ["--load-in-4bit", "--quant-block-size", "16"];
+  const data = join(builtin, "examples/emoji.jsonl");
+  const train = ["train", "--data", data, "--layers", "3", "--max-steps", "60", ...bits];
+  const first = await reft([...train, "--output", "small"], { env });
+  expect(first.code, first.stderr).toBe(0);
+  expect(first.stderr).toMatch(/Coding [\d,]+ weights of builtin, once/);
+  const asked = await reft(["generate", "--adapter", "small", "--prompt", "What sound does a sheep make?", ...bits], {
+    env,
+  });
+  expect(asked.stdout).toContain("🐑");
+  expect(asked.stderr).not.toContain("Coding");
+});
+
 test("a model from the hub is downloaded once, and an adapter remembers its revision", async () => {
   const names = [
     "config.json",
@@ -379,6 +394,13 @@ describe("bad input", () => {
       () => train("--model", changeConfig("act", { hidden_act: "squareplus" })),
       /hidden_act.*squareplus/,
     ],
+    [
+      "4 bits and 8",
+      () => train("--load-in-4bit", "--load-in-8bit"),
+      /^error: loadIn4bit and loadIn8bit are both set/m,
+    ],
+    ["blocks of 48", () => train("--load-in-4bit", "--quant-block-size", "48"), /quantBlockSize is 48/],
+    ["int8 without bits", () => train("--int8-activations", "always"), /int8Activations is for quantised models/],
     ["missing safetensors", withModel("none", (path) => rmSync(weights(path))), /model\.safetensors/],
     [
       "truncated safetensors",

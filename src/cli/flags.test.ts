@@ -74,4 +74,6 @@ test("what does not fit is refused by name", () => {
   expect(() => parseOptions(schema, { data: "a", extra: 1 })).toThrow(/no option "extra"/);
   expect(parseOptions(schema, { data: "a" })).toMatchObject({ learningRate: 0.1, reportTo: ["jsonl"] });
   expect(kebab("adamBeta1")).toBe("adam-beta1");
+  expect(kebab("loadIn4bit")).toBe("load-in-4bit");
+  expect(kebab("int8Activations")).toBe("int8-activations");
 });

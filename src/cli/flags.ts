@@ -54,9 +54,9 @@ function typeOf({ type }: JsonProperty): Flag["type"] {
   return type === "boolean" ? "boolean" : "text";
 }
 
-/** learningRate → learning-rate */
+/** learningRate → learning-rate, loadIn4bit → load-in-4bit */
 export function kebab(name: string): string {
-  return name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  return name.replace(/\d+(?=[a-z])/g, "-$&").replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
 /** Adds flags to a command. Defaults stay with the schema, so that what was not given can come from elsewhere. */

@@ -5,7 +5,13 @@ import { z } from "zod";
 import { UserError } from "../errors.js";
 import { readFileCapped } from "../files/read-node.js";
 import { resolveFiles } from "../hub/adapter.js";
-import { AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, type ModelOptions } from "../load.js";
+import {
+  AutoModelForCausalLM,
+  AutoModelForSequenceClassification,
+  AutoTokenizer,
+  codingOf,
+  type ModelOptions,
+} from "../load.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import type { ClassifierOptions, SequenceClassifier } from "../models/classifier.js";
 import type { FrozenModel } from "../models/frozen-model.js";
@@ -141,6 +147,8 @@ async function withBase<M extends FrozenModel, T>(
   const display = showDownloads(terminal, id);
   const { onProgress, onQuantise } = display;
   const quantised = given({ loadIn4bit, loadIn8bit, quantBlockSize, int8Activations });
+  // What contradicts itself is said as such, not as a model that cannot be opened.
+  codingOf(quantised);
   const options = { onProgress, onQuantise, ...quantised, ...given({ revision, device, threads, signal }) };
   let model: M | undefined;
   try {
