@@ -32,6 +32,23 @@ describe("epochBatches", () => {
     expect(epochBatches(examples, 1, { ...options, groupByLength: true })).not.toEqual(batches);
   });
 
+  test("grouped by length, under a tenth of a data set of instructions is padding", () => {
+    // Lengths spread like Alpaca's: half below 100 tokens, some of 800.
+    const bell = (i: number): number => [3, 7, 11, 13].reduce((sum, k) => sum + Math.sin(k * 997 * i), 0) / Math.SQRT2;
+    const texts = Array.from({ length: 2000 }, (_, i) => {
+      const length = Math.max(12, Math.min(800, Math.round(100 * Math.exp(0.7 * bell(i)))));
+      return { inputIds: Array.from({ length }, () => 1) };
+    });
+    const share = (batches: number[][]): number => {
+      const lengths = batches.map((b) => b.map((i) => texts[i]?.inputIds.length as number));
+      const fed = lengths.reduce((sum, b) => sum + b.length * Math.max(...b), 0);
+      return 1 - lengths.flat().reduce((a, b) => a + b, 0) / fed;
+    };
+    const eight = { ...options, batchSize: 8 };
+    expect(share(epochBatches(texts, 0, { ...eight, groupByLength: true }))).toBeLessThan(0.1);
+    expect(share(epochBatches(texts, 0, eight))).toBeGreaterThan(0.3);
+  });
+
   test("dropLast leaves out the short batch, grouped or not", () => {
     for (const groupByLength of [false, true]) {
       const batches = epochBatches(examples, 0, { ...options, groupByLength, dropLast: true });
