@@ -28,7 +28,7 @@ export interface QuantisationOptions {
   readonly quantBlockSize?: number;
   /**
    * Round activations to 8 bits as they are multiplied, as tokens are generated or always, and let generation read the output
-   * head in 8 bits: the fastest way to decode, whose products err by 3–4e-3 of their size. "always" is for processors with
+   * head in 8 bits: the fastest way to decode, whose products err by 5–7e-3 of their size. "always" is for processors with
    * instructions for it (VNNI); elsewhere training and reading prompts get slower. Default: products are exact, of the rounded weights.
    */
   readonly int8Activations?: "generation" | "always" | undefined;
