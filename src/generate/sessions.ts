@@ -5,7 +5,7 @@ import { plus } from "../graph/dim.js";
 import { input, type Tensor } from "../graph/tensor.js";
 import type { KeyValues } from "../models/attention.js";
 import { CausalLM } from "../models/causal-lm.js";
-import type { FrozenModel } from "../models/frozen-model.js";
+import { type FrozenModel, PACK_AT_MOST } from "../models/frozen-model.js";
 import type { Tap } from "../models/site.js";
 import { toOnnx } from "../onnx/emit.js";
 import { concat, takeRows } from "../ops/index.js";
@@ -40,8 +40,6 @@ const ONE_ROW_PAYS = 128;
 const MANY_ROWS_PAY = 32;
 /** Bytes of weights that are packed without a thought. */
 const PACK_AT_ONCE = 2 ** 28;
-/** A second copy of more than this may not fit beside the first. */
-const PACK_AT_MOST = 2 ** 32;
 
 const untapped: Tap = (_site, h) => h;
 

@@ -60,8 +60,8 @@ export interface Keep {
 
 export interface SessionOptions {
   /**
-   * Let the runtime repack weights for its kernels: faster at one row (decoding), a copy of the weights in memory.
-   * Default false: for training it costs memory and opening time and wins nothing.
+   * Let the runtime repack weights for its kernels: faster products, a copy of the weights in memory and a longer opening, so
+   * for graphs that run often. Default false.
    */
   readonly prepack?: boolean;
   /**

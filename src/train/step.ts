@@ -71,7 +71,7 @@ export async function openStepOf<Item>(
 /** Everything in every step. */
 async function openWhole<Item>(objective: Objective<Item>, reft: ReftModel, options: StepOptions): Promise<Step<Item>> {
   const sessions = new LazySessions<StepParts>((key) =>
-    openGraph(reft, wholeStep(reft, graphOptions(objective, options, key))),
+    openGraph(reft, wholeStep(reft, graphOptions(objective, options, key)), options.training),
   );
   const batches = objective.batches(reft);
   return {
@@ -116,7 +116,7 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
   const steps = new LazySessions<`${StepGraph} ${StepParts}`>((key) => {
     const [graph, rows, heads] = key.split(" ") as [StepGraph, string, string];
     const parts: StepParts = `${Number(rows)} ${Number(heads)}`;
-    return openGraph(reft, (parts === "1 1" ? cut : cutBy(parts))[graph]);
+    return openGraph(reft, (parts === "1 1" ? cut : cutBy(parts))[graph], options.training);
   });
   const store = options.frozenStore ?? new FrozenStore({ memory: options.frozenCacheBytes ?? 512e6 });
   // Keyed by the plain graph: heads in parts give the same but for rounding.
@@ -179,10 +179,14 @@ class LazySessions<Key> {
   }
 }
 
-/** Opens a graph that takes from its feeds what it has a use for: cut graphs keep only some of a whole step's inputs. */
-export async function openGraph(reft: ReftModel, outputs: Outputs): Promise<Session> {
+/**
+ * Opens a graph that takes from its feeds what it has a use for: cut graphs keep only some of a whole step's inputs.
+ *
+ * @param often whether it runs many times: see `trainingOptions`
+ */
+export async function openGraph(reft: ReftModel, outputs: Outputs, often = false): Promise<Session> {
   const model = toOnnx(outputs);
-  const session = await reft.model.runtime.open(model, reft.model.trainingOptions);
+  const session = await reft.model.runtime.open(model, reft.model.trainingOptions(often));
   return {
     run: (feeds) => session.run(Object.fromEntries(model.inputs.map(({ name }) => [name, feeds[name] as HostTensor]))),
     dispose: () => session.dispose(),
