@@ -43,15 +43,30 @@ export async function claimPart(
     if (parts.some(({ free }) => !free)) {
       await sleep(poll);
     } else if (best === undefined) {
-      // Another's file may have become the blob between the two looks.
-      if (await isDone()) return undefined;
-      await (await open(own, "wx")).close();
-      return own;
+      if (await claimNew(blob, own)) {
+        // Another's file may have become the blob between the two looks.
+        if (!(await isDone())) return own;
+        await rm(own, { force: true });
+        return undefined;
+      }
+      // By chance, so that two who gave way to each other do not meet again.
+      await sleep(poll * (0.5 + Math.random()));
     } else if (await take(best.path, own)) {
       for (const { path } of others) await rm(path, { force: true });
       return own;
     }
   }
+}
+
+/**
+ * Makes an empty file of ours, and looks only then who else has one: of two who begin at once, the later one always sees the
+ * other's. Who sees one gives way.
+ */
+async function claimNew(blob: string, own: string): Promise<boolean> {
+  await (await open(own, "wx")).close();
+  const alone = (await listParts(blob)).every(({ path, free }) => free || path === own);
+  if (!alone) await rm(own, { force: true });
+  return alone;
 }
 
 /** Puts a file down for the next run to take up; an empty one is removed. */
