@@ -5,7 +5,7 @@ import { plus } from "../graph/dim.js";
 import { input, type Tensor } from "../graph/tensor.js";
 import type { KeyValues } from "../models/attention.js";
 import { CausalLM } from "../models/causal-lm.js";
-import { type FrozenModel, PACK_AT_MOST } from "../models/frozen-model.js";
+import type { FrozenModel } from "../models/frozen-model.js";
 import type { Tap } from "../models/site.js";
 import { toOnnx } from "../onnx/emit.js";
 import { concat, takeRows } from "../ops/index.js";
@@ -77,16 +77,10 @@ export class GenerationSessions {
   readonly #model: CausalLM;
   readonly #tap: () => Tap;
   readonly #open = new Map<GraphKind, Promise<Session>>();
-  readonly #stored16: boolean;
-  /** Of all weights, in their files. */
-  readonly #bytes: number;
 
   constructor(target: Generative) {
     this.#model = baseOf(target);
     this.#tap = target instanceof ReftModel ? () => target.tap({ training: false }).tap : () => untapped;
-    const weights = [...this.#model.checkpoint.weights.values()];
-    this.#stored16 = weights.some((w) => w.dtype !== "F32");
-    this.#bytes = weights.reduce((sum, w) => sum + w.length, 0);
   }
 
   /** The graph, opened at the first call. */
@@ -99,7 +93,7 @@ export class GenerationSessions {
     // step has neither, and its allocations are small.
     const session = this.#model.runtime.open(model, {
       prepack: kind === "packed" || quantised?.int8Activations === "always",
-      arena: kind !== "packed" || this.#stored16 || quantised !== undefined,
+      arena: kind !== "packed" || this.#model.widens || quantised !== undefined,
     });
     this.#open.set(kind, session);
     // A failed opening may be tried again.
@@ -117,9 +111,8 @@ export class GenerationSessions {
    */
   decoding(rows: number, step: number, most: number): Promise<Session> {
     if (this.#model.checkpoint.quantised !== undefined) return this.get("packed");
-    const from = this.#bytes <= PACK_AT_ONCE ? 0 : rows > 1 && most >= MANY_ROWS_PAY ? 0 : ONE_ROW_PAYS;
-    const packs = !this.#stored16 && this.#bytes <= PACK_AT_MOST && step >= from;
-    return this.get(packs ? "packed" : "extend");
+    const from = this.#model.storedBytes <= PACK_AT_ONCE ? 0 : rows > 1 && most >= MANY_ROWS_PAY ? 0 : ONE_ROW_PAYS;
+    return this.get(this.#model.packable && step >= from ? "packed" : "extend");
   }
 
   async dispose(): Promise<void> {

@@ -20,13 +20,17 @@ export interface ModelParts {
 }
 
 /** Bytes of weights beyond which no second copy is made: it may not fit beside the first. */
-export const PACK_AT_MOST: number = 2 ** 32;
+const PACK_AT_MOST = 2 ** 32;
 
 export abstract class FrozenModel<B extends Body = Body> {
   readonly id: string;
   readonly revision: string | undefined;
   readonly config: ModelConfig;
   readonly checkpoint: Checkpoint;
+  /** Bytes of all weights, in their files. */
+  readonly storedBytes: number;
+  /** Whether some weights are stored in other than 32 bits, and widened as they are read. */
+  readonly widens: boolean;
   readonly runtime: Runtime;
   protected readonly family: B;
   protected readonly weights: Weights;
@@ -36,6 +40,9 @@ export abstract class FrozenModel<B extends Body = Body> {
     this.id = id;
     this.revision = revision;
     this.checkpoint = checkpoint;
+    const weights = [...this.checkpoint.weights.values()];
+    this.storedBytes = weights.reduce((sum, w) => sum + w.length, 0);
+    this.widens = weights.some((w) => w.dtype !== "F32");
     this.runtime = runtime;
     this.family = familyOf(checkpoint.config);
     this.config = this.family.parse(checkpoint.config);
@@ -89,6 +96,11 @@ export abstract class FrozenModel<B extends Body = Body> {
     return byHead ? this.config.headDim : widthAt(place, this.config);
   }
 
+  /** Whether weights may be packed for the processor's products: as they lie in 32 bits, and few enough for a copy. */
+  get packable(): boolean {
+    return !this.widens && this.storedBytes <= PACK_AT_MOST;
+  }
+
   /**
    * Session options for training: freed memory kept for the next tensor. Without the arena every activation is mapped and
    * cleared anew: elementwise ops take twice as long, and the heap's holes cost 0.2–0.6 GB.
@@ -98,9 +110,8 @@ export abstract class FrozenModel<B extends Body = Body> {
    * 6–10 %, for 4 and 13 % more memory at 135M parameters: what is packed is no longer read from the mapped file.
    */
   trainingOptions(often: boolean): SessionOptions {
-    const { weights, quantised } = this.checkpoint;
-    const bytes = [...weights.values()].reduce((sum, w) => sum + w.length, 0);
-    const prepack = quantised === undefined ? often && bytes <= PACK_AT_MOST : quantised.int8Activations === "always";
+    const { quantised } = this.checkpoint;
+    const prepack = quantised === undefined ? often && this.packable : quantised.int8Activations === "always";
     return { prepack, arena: true };
   }
 
