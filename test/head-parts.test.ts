@@ -198,6 +198,10 @@ describe("the number of parts", () => {
     expect(of(4, 512, 1536)).toBe(1);
     expect(of(4, 4096)).toBe(9);
     expect(of(16, 8192)).toBe(9);
+    // Frozen work keeps to a processor's caches.
+    const frozen = (live: number): number =>
+      parts.headPartsFor(shape, { batch: 1, live, past: 0 }, parts.frozenScoreBytes);
+    expect([frozen(256), frozen(512), frozen(1024)]).toEqual([1, 3, 9]);
   });
 
   test("is asked for with the sizes of each graph's own run, and each graph is opened when first needed", async () => {

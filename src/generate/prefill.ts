@@ -1,6 +1,7 @@
 /** The prompt's pass: fills the cache and gives the logits of each row's next token. */
 
 import { PADDING_POSITION } from "../data/collate.js";
+import { groupsByLength } from "../data/groups.js";
 import type { HostTensor } from "../runtime/runtime.js";
 import { KeyValueCache } from "./cache.js";
 import { editFeeds, type RowEdits } from "./edits.js";
@@ -12,10 +13,11 @@ export interface PromptRow {
   readonly edits: RowEdits;
 }
 
-/** Tokens of one pass, padding included: bounds the memory of fetched keys and values; beyond it nothing gets faster. */
-const PASS_TOKENS = 4096;
-/** Tokens of one row in a pass: scores are [heads, T, P+T], and whole prompts of 8,000 tokens would need gigabytes of them. */
-const PIECE = 1024;
+/**
+ * Tokens of one pass, padding included, and of one row in a pass: activations then fit a processor's caches and scores stay
+ * small, and more tokens at once gain nothing.
+ */
+const PASS_TOKENS = 1024;
 
 /** Feeds that prefill and extension share: rows of ids from `starts` on, padded on the right to the longest. */
 function tokenFeeds(
@@ -80,7 +82,7 @@ async function nextPass(target: Generative, cache: KeyValueCache, row: PromptRow
 
 /** Angles that depend on the length so far want the whole prompt in one pass. */
 function pieceOf(target: Generative): number {
-  return (baseOf(target).config.rope?.kind ?? "fixed") === "fixed" ? PIECE : Number.POSITIVE_INFINITY;
+  return (baseOf(target).config.rope?.kind ?? "fixed") === "fixed" ? PASS_TOKENS : Number.POSITIVE_INFINITY;
 }
 
 /**
@@ -107,23 +109,6 @@ export async function extend(
   return logits;
 }
 
-/** Rows of like length go together, so that little is padding; long ones alone. */
-function passes(rows: readonly PromptRow[], longest: number): number[][] {
-  const order = rows.map((_, n) => n).sort((a, b) => lengthOf(rows, a) - lengthOf(rows, b));
-  const groups: number[][] = [];
-  for (const n of order) {
-    const group = groups.at(-1);
-    const length = lengthOf(rows, n);
-    if (group !== undefined && length <= longest && (group.length + 1) * length <= PASS_TOKENS) group.push(n);
-    else groups.push([n]);
-  }
-  return groups;
-}
-
-function lengthOf(rows: readonly PromptRow[], n: number): number {
-  return rows[n]?.ids.length ?? 0;
-}
-
 /** Fills the empty cache; returns logits [V] of each row's last token, in the order of `rows`; fewer when aborted. */
 async function prefill(
   target: Generative,
@@ -133,7 +118,8 @@ async function prefill(
 ): Promise<(Float32Array | undefined)[]> {
   const logits: (Float32Array | undefined)[] = [];
   const longest = pieceOf(target);
-  for (const group of passes(rows, longest)) {
+  const lengths = rows.map((row) => row.ids.length);
+  for (const group of groupsByLength(lengths, PASS_TOKENS)) {
     if (signal?.aborted) break;
     const own = group.map((n) => rows[n] as PromptRow);
     const [first] = own as [PromptRow];

@@ -39,7 +39,17 @@ function read(outputs: Record<string, Tensor>) {
     initializers: all(graph, 5),
     inputNames: all(graph, 11).map((v) => text(v, 1)),
     outputNames: all(graph, 12).map((v) => text(v, 1)),
+    values: Object.fromEntries(all(graph, 13).map((v) => [text(v, 1), sizesOf(v)])),
   };
+}
+
+/** The sizes that a ValueInfoProto gives: numbers, and names of those that are known when it runs. */
+function sizesOf(value: Uint8Array): (number | string)[] {
+  const shape = [2, 1, 2].reduce((bytes, field) => all(bytes, field)[0] as Uint8Array, value);
+  return all(shape, 1).map((dim) => {
+    const [[field, size]] = fields(dim) as [[number, number | Uint8Array]];
+    return field === 1 ? (size as number) : text(dim, 2);
+  });
 }
 
 const place = (path: string) => ({ path, offset: 5_000_000_123, length: 24, stored: "float32" }) as const;
@@ -49,6 +59,18 @@ function externalData(initializer: Uint8Array): Record<string, string> {
 }
 
 describe("a model", () => {
+  test("says the sizes of every value that it computes, by the names that its inputs have", () => {
+    const [x, w] = [input("x", "float32", ["B", "T", 4]), input("w", "float32", [4, 8])];
+    const rows = reshape(x, { shape: ["B*T", 4] });
+    const m = read({ y: mul(gemm(rows, w, {}), scalar(2)) });
+    expect(m.nodes).toEqual(["Reshape", "Gemm", "Mul", "Identity"]);
+    expect(Object.values(m.values)).toEqual([
+      ["B*T", 4],
+      ["B*T", 8],
+      ["B*T", 8],
+    ]);
+  });
+
   test("has the inputs on the way to its outputs, by name, and no others", () => {
     const [b, a] = [input("b", "float32", ["N"]), input("a", "float32", ["N"])];
     input("unused", "float32", [1]);

@@ -44,6 +44,8 @@ class Emission implements Emitter {
   private readonly nodes: Parameters<typeof model>[0]["nodes"][number][] = [];
   private readonly initializers: Parameters<typeof model>[0]["nodes"][number][] = [];
   private readonly outputs: Parameters<typeof model>[0]["nodes"][number][] = [];
+  /** What ops make, by name. */
+  private readonly values = new Map<string, Tensor>();
   private readonly inputs: OnnxInput[];
   /** Shape arithmetic, written once each. */
   private readonly memo = new Map<string, string>();
@@ -72,7 +74,11 @@ class Emission implements Emitter {
         throw new Error(`internal: one graph maps weights under ${this.weightsRoot} and ${root}`);
       this.initializers.push(externalTensor(name, stored, t.shape as number[], { location, offset, length }));
       this.names.set(t, name);
-    } else this.names.set(t, this.apply(t, source.op, source.inputs, source.attributes));
+    } else {
+      const name = this.apply(t, source.op, source.inputs, source.attributes);
+      this.names.set(t, name);
+      this.values.set(name, t);
+    }
   }
 
   private apply(t: Tensor, op: OpSpec<unknown>, inputs: readonly Tensor[], attributes: unknown): string {
@@ -104,6 +110,9 @@ class Emission implements Emitter {
       initializers: this.initializers,
       inputs: this.inputs.map((i) => valueInfo(i.name, i.dtype, i.shape)),
       outputs: this.outputs,
+      // Told of sizes by name, the runtime sees which values are alike. Otherwise it compares the room for each with all the room
+      // that was freed before: a step of 2,500 nodes takes 1.5 s to open instead of 0.2.
+      values: [...this.values].map(([name, t]) => valueInfo(name, t.type.dtype, t.shape)),
     });
     return { bytes, inputs: this.inputs, outputs, weightsRoot: this.weightsRoot ?? "/" };
   }

@@ -123,6 +123,7 @@ export function model(graph: {
   initializers: readonly Write[];
   inputs: readonly Write[];
   outputs: readonly Write[];
+  values: readonly Write[];
 }): Uint8Array {
   const w = new BinaryWriter();
   integer(w, 1, 10);
@@ -133,6 +134,7 @@ export function model(graph: {
     for (const i of graph.initializers) message(g, 5, i);
     for (const i of graph.inputs) message(g, 11, i);
     for (const o of graph.outputs) message(g, 12, o);
+    for (const v of graph.values) message(g, 13, v);
   });
   for (const [domain, version] of [
     ["", 21],

@@ -22,7 +22,7 @@ import {
   pairFigures,
   sequencesOf,
 } from "./pairs.js";
-import { headPartsFor } from "./parts.js";
+import { frozenScoreBytes, headPartsFor } from "./parts.js";
 import { wholeSpans } from "./spans.js";
 import { openGraph, tokensOf } from "./step.js";
 import { ReftTrainer, type TrainerOptions } from "./trainer.js";
@@ -109,7 +109,7 @@ class Reference {
       const spans = wholeSpans(this.reft, missing);
       const { batch, feeds } = answerFeeds(missing, { padTokenId, spans }, this.lossType);
       const sizes = { batch: batch.size, live: batch.length, past: 0 };
-      const session = await this.session(headPartsFor(this.reft.model.config, sizes));
+      const session = await this.session(headPartsFor(this.reft.model.config, sizes, frozenScoreBytes));
       const { logProbs } = await session.run({ ...feeds, ...tokensOf(batch) });
       for (const [i, e] of missing.entries()) this.known.set(e, (logProbs as HostTensor).data[i] as number);
     }

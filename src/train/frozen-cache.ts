@@ -2,6 +2,7 @@
 
 import type { Span } from "../data/collate.js";
 import type { Sequence } from "../data/example.js";
+import { groupsByLength } from "../data/groups.js";
 import { chunkTokens, type PieceKeys, pieceKeys } from "./frozen-keys.js";
 import {
   assemble,
@@ -15,6 +16,12 @@ import {
   sharedTokens,
 } from "./frozen-pieces.js";
 import type { FrozenShelf, Piece } from "./frozen-store.js";
+
+/**
+ * Tokens of one pass over the frozen graph, padding included. 135M shape, 488 tokens a text: a text at a time 25–30 % faster
+ * than ten, whose activations no longer fit the processor's caches.
+ */
+const PASS_TOKENS = 1024;
 
 /** Frozen work by tokens, computed when first asked for and kept. */
 export class FrozenCache {
@@ -87,15 +94,19 @@ export class FrozenCache {
     });
     if (missing.size === 0) return;
     const items = [...missing.values()];
-    const run = await this.compute(items.map((i) => sequences[i] as Sequence));
     const add = async (key: string, make: () => Float32Array): Promise<void> => {
       if (!pieces.has(key)) pieces.set(key, await shelf.put(key, make()));
     };
-    for (const [b, i] of items.entries()) {
-      const { chunks, own } = keys[i] as PieceKeys;
-      for (const [c, key] of chunks.entries())
-        await add(key, () => pastPiece(run, b, c * chunkTokens, (c + 1) * chunkTokens, shape));
-      await add(own, () => ownPiece(run, b, spans[i] as Span, shape));
+    const lengths = items.map((i) => (sequences[i] as Sequence).inputIds.length);
+    for (const group of groupsByLength(lengths, PASS_TOKENS)) {
+      const own = group.map((n) => items[n] as number);
+      const run = await this.compute(own.map((i) => sequences[i] as Sequence));
+      for (const [b, i] of own.entries()) {
+        const { chunks, own } = keys[i] as PieceKeys;
+        for (const [c, key] of chunks.entries())
+          await add(key, () => pastPiece(run, b, c * chunkTokens, (c + 1) * chunkTokens, shape));
+        await add(own, () => ownPiece(run, b, spans[i] as Span, shape));
+      }
     }
   }
 }

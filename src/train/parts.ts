@@ -28,9 +28,23 @@ export interface AttentionSizes {
  */
 const mostScoreBytes = 256e6;
 
-/** In how many parts heads attend: the fewest that keep a part's scores small. Lengths are few to a graph, so graphs stay few. */
-export function headPartsFor(config: Omit<HeadShape, "headDim">, { batch, live, past }: AttentionSizes): number {
+/**
+ * The same where no derivative is taken: what a processor's caches hold. Frozen work of 488 tokens is 10 % faster in 3 parts
+ * than in one, of 1,024 tokens 20 % in 9.
+ */
+export const frozenScoreBytes = 8e6;
+
+/**
+ * In how many parts heads attend: the fewest that keep a part's scores small. Lengths are few to a graph, so graphs stay few.
+ *
+ * @param most bytes of a part's scores
+ */
+export function headPartsFor(
+  config: Omit<HeadShape, "headDim">,
+  { batch, live, past }: AttentionSizes,
+  most: number = mostScoreBytes,
+): number {
   const bytes = 4 * batch * config.heads * live * (past + live);
   const all = headPartsOf(config);
-  return all.find((parts) => bytes / parts <= mostScoreBytes) ?? config.heads;
+  return all.find((parts) => bytes / parts <= most) ?? config.heads;
 }

@@ -16,7 +16,7 @@ import { FrozenStore } from "./frozen-store.js";
 import { type CutStep, cutStep, type GraphOptions, wholeStep } from "./loss-graph.js";
 import { inParts, int64s, nextToken } from "./next-token.js";
 import type { Feeds, Figures, Objective, Outputs } from "./objective.js";
-import { headPartsFor, partsOf } from "./parts.js";
+import { frozenScoreBytes, headPartsFor, partsOf } from "./parts.js";
 import { liveSpans, wholeSpans } from "./spans.js";
 
 export interface StepResult {
@@ -124,7 +124,8 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
   const cache = new FrozenCache(shape, shelf, async (sequences) => {
     const batch = collateTokens(sequences, { ...options, spans: wholeSpans(reft, sequences, objective) });
     const spans = liveSpans(reft, sequences, objective);
-    const heads = headPartsFor(reft.model.config, { batch: batch.size, live: batch.length, past: 0 });
+    const sizes = { batch: batch.size, live: batch.length, past: 0 };
+    const heads = headPartsFor(reft.model.config, sizes, frozenScoreBytes);
     const session = await frozen.get(`${looksBack(spans) ? "frozen" : "frozenWithoutPast"} ${heads}`);
     return { outputs: await session.run(tokensOf(batch)), length: batch.length };
   });
