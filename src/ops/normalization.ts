@@ -2,7 +2,7 @@
 
 import { type Op, op, typeError } from "../graph/op.js";
 import { scalar, type Tensor, type TensorType } from "../graph/tensor.js";
-import { add, div, exp, mul, sqrt, sub } from "./elementwise.js";
+import { add, div, mul, sqrt, sub } from "./elementwise.js";
 import { reduceMean, reduceSum } from "./reduce.js";
 
 export interface NormAttributes {
@@ -79,14 +79,21 @@ export const softmax: Op<[x: Tensor]> = op<[Tensor]>("Softmax", {
   lower: (e, [x]) => e.node("Softmax", [x as string], { axis: -1 }),
 });
 
-/** y = ln Σ eˣ over the last axis, by the maximum so that nothing overflows,  dx = g·softmax(x) */
-export const logSumExp: Op<[x: Tensor]> = op<[Tensor]>("LogSumExp", {
+/**
+ * y = ln Σ eˣ over the last axis,  dx = g·p with p = softmax(x). The largest of p is e^(max x − y), so y = max x − ln max p, which
+ * overflows nowhere. p is one pass over x, and serves the derivative.
+ */
+export function logSumExp(x: Tensor): Tensor {
+  return logSumExpBy(x, softmax(x));
+}
+
+const logSumExpBy: Op<[x: Tensor, p: Tensor]> = op<[Tensor, Tensor]>("LogSumExp", {
   type: ([x]) => ({ dtype: (x as TensorType).dtype, shape: [...(x as TensorType).shape.slice(0, -1), 1] }),
-  vjp: ({ inputs: [x], output: y, g }) => [() => mul(g, exp(sub(x as Tensor, y)))],
-  lower: (e, [x], { inputs: [input] }) => {
+  // p is x in other words: what it takes part in is all in dx.
+  vjp: ({ inputs: [, p], g }) => [() => mul(g, p as Tensor), null],
+  lower: (e, [x, p], { inputs: [input] }) => {
     const axis = e.int64s([(input as Tensor).shape.length - 1]);
-    const max = e.node("ReduceMax", [x as string, axis], { keepdims: 1 });
-    const sum = e.node("ReduceSum", [e.node("Exp", [e.node("Sub", [x as string, max])]), axis], { keepdims: 1 });
-    return e.node("Add", [e.node("Log", [sum]), max]);
+    const largest = (values: string): string => e.node("ReduceMax", [values, axis], { keepdims: 1 });
+    return e.node("Sub", [largest(x as string), e.node("Log", [largest(p as string)])]);
   },
 });
