@@ -59,7 +59,11 @@ async function run(options) {
     options.ranks.flatMap((rank) => options.positions.map((positions) => ({ layers, rank, positions }))),
   );
   progress(`${kinds.length + 1} comparisons of ${options.rounds} pairs of readings`);
-  const { whole: generations, results, peakBytes } = await measureOurs("overhead", {
+  const {
+    whole: generations,
+    results,
+    peakBytes,
+  } = await measureOurs("overhead", {
     folder: randomCheckpoint(options.shape, storedType(options.dtype)),
     device: options.device,
     prompt: tokenIds(options.prompt, 0, config.vocab_size),
@@ -69,7 +73,10 @@ async function run(options) {
     edits: kinds.map((kind) => ({ ...kind, layers: layersOf(kind.layers, config) })),
   });
   const generation = median(generations);
-  const rows = [{ layers: "none (noise)" }, ...kinds].map((kind, i) => ({ ...kind, ...figures(results[i], generation) }));
+  const rows = [{ layers: "none (noise)" }, ...kinds].map((kind, i) => ({
+    ...kind,
+    ...figures(results[i], generation),
+  }));
   const title = `Overhead of prompt edits; generation of ${options.new} tokens after ${options.prompt}, batch 1, ${options.shape} shape, ${options.dtype} checkpoint of random weights`;
   const notes = [
     `A whole generation without an edit takes ${format.seconds(generation)} (${generations.map(format.seconds).join(", ")}).`,

@@ -1,6 +1,6 @@
 /** Generation against transformers and pyreft: greedy and penalised ids, alone, in batches, with edits, with reused prefixes. */
 
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { openCheckpoint } from "../src/files/checkpoint-node.js";
 import { editFeeds } from "../src/generate/edits.js";
 import { generateTokens, type TokenOptions } from "../src/generate/generate.js";
@@ -9,6 +9,7 @@ import { argmax } from "../src/generate/sampling.js";
 import { type Generative, releaseSessions, sessionsOf } from "../src/generate/sessions.js";
 import { CausalLM } from "../src/models/causal-lm.js";
 import { interventionClass } from "../src/reft/interventions.js";
+import { LoreftIntervention } from "../src/reft/loreft.js";
 import { ReftModel } from "../src/reft/reft-model.js";
 import { openNodeRuntime } from "../src/runtime/node.js";
 import type { Runtime } from "../src/runtime/runtime.js";
@@ -163,6 +164,26 @@ describe("which tokens are edited", () => {
     expect(await idsOf(reft, prompts, { maxNewTokens: 8, locations: [[[]], [[]]] })).toEqual(frozen);
     expect(await idsOf(reft, prompts, { maxNewTokens: 8, onPrompt: false })).toEqual(frozen);
     expect(await idsOf(reft, prompts, { maxNewTokens: 8 })).not.toEqual(frozen);
+  });
+
+  test("of an edited model's own graphs only the one that reads its prompt is opened: new tokens cost what they cost without", async () => {
+    const opened = vi.spyOn(runtime, "open");
+    try {
+      await idsOf(reft.model, prompts, { maxNewTokens: 200 });
+      const intervention = new LoreftIntervention({ embedDim: 32, lowRankDimension: 2 });
+      const target = new ReftModel(reft.model, {
+        representations: [{ layer: 0, intervention }],
+        positions: "f1+l1",
+        shareWeights: true,
+      });
+      opened.mockClear();
+      await idsOf(target, prompts, { maxNewTokens: 200 });
+      expect(opened).toHaveBeenCalledTimes(1);
+      await idsOf(target, prompts, { maxNewTokens: 200, onGenerated: true });
+      expect(opened.mock.calls.length).toBeGreaterThan(1);
+    } finally {
+      opened.mockRestore();
+    }
   });
 
   test("some rows and not others", async () => {

@@ -105,6 +105,10 @@ export const gradientCases: Readonly<Record<string, readonly GradientCase[]>> = 
     { inputs: [x(3, 4), x(2, 4, 2)] },
     { inputs: [x(2, 1, 3, 4), x(3, 4, 2)] },
     { inputs: [x(1, 1), x(1, 1)] },
+    { inputs: [x(2, 4, 3), x(2, 4, 2)], attributes: { transA: true } },
+    { inputs: [x(2, 3, 4), x(2, 2, 4)], attributes: { transB: true } },
+    { inputs: [x(4, 3), x(2, 2, 4)], attributes: { transA: true, transB: true } },
+    { inputs: [x(2, 1, 4, 3), x(3, 2, 4)], attributes: { transA: true, transB: true } },
   ],
   gemm: [false, true].flatMap((transA) =>
     [false, true].flatMap((transB) =>
@@ -127,7 +131,7 @@ export const gradientCases: Readonly<Record<string, readonly GradientCase[]>> = 
   rmsNormalization: norm(2),
   layerNormalization: norm(3),
   rotary: [
-    { inputs: [x(2, 3, 8), frozen(3, 4), frozen(3, 4)] },
+    { inputs: [x(2, 3, 8), frozen(2, 3, 4), frozen(2, 3, 4)] },
     { inputs: [x(2, 3, 2, 4), frozen(2, 3, 1, 2), frozen(2, 3, 1, 2)] },
     { inputs: [x(5, 2), frozen(5, 1), frozen(5, 1)] },
   ],

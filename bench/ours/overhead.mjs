@@ -31,11 +31,11 @@ async function timed(act) {
   return (performance.now() - began) / 1000;
 }
 
-async function generation(target) {
+async function generation(target, maxNewTokens) {
   let tokens = 0;
-  const options = { maxNewTokens: newTokens, eosTokenIds: [], doSample: false };
+  const options = { maxNewTokens, eosTokenIds: [], doSample: false };
   for await (const step of generateTokens(target, [prompt], options)) tokens += step.length;
-  if (tokens !== newTokens) throw new Error(`internal: ${tokens} tokens instead of ${newTokens}`);
+  if (tokens !== maxNewTokens) throw new Error(`internal: ${tokens} tokens instead of ${maxNewTokens}`);
 }
 
 async function reading(target) {
@@ -58,7 +58,7 @@ async function compare(target) {
 
 const whole = [];
 for (let i = 0; i <= generations; i++) {
-  const seconds = await timed(() => generation(model));
+  const seconds = await timed(() => generation(model, newTokens));
   // The first opens the graphs.
   if (i > 0) whole.push(seconds);
 }
@@ -66,7 +66,7 @@ const results = [await compare(model)];
 for (const edit of edits) {
   const target = edited(edit);
   const before = opened;
-  await generation(target);
+  await generation(target, 2);
   // What the comparison rests on: of an edited model's own graphs a generation wants the one that reads its prompt.
   if (opened !== before + 1) throw new Error(`internal: an edited generation opened ${opened - before} graphs, not 1`);
   results.push(await compare(target));

@@ -123,7 +123,8 @@ def cases():
     yield "cast", {"to": "int64"}, [torch.tensor([-2.7, 0.4, 7.9])], lambda x: x.long()
     yield "cast", {"to": "float32"}, [normal((2, 2), 85)], lambda x: x * 1
     angles = normal((3, 4), 90, math.pi)
-    yield "rotary", {}, [normal((2, 3, 2, 8), 91), angles[:, None].cos(), angles[:, None].sin()], rotary
+    angles = angles[:, None].expand(2, 3, 1, 4)
+    yield "rotary", {}, [normal((2, 3, 2, 8), 91), angles.cos(), angles.sin()], rotary
     for i, (to, dtype) in enumerate(ROUNDED.items()):
         yield "roundTo", {"to": to}, [normal((4, 5), 88 + i)], lambda x, dtype=dtype: x.to(dtype).float()
         # Ties, which go to the even neighbour, and float16's smallest and largest numbers.

@@ -36,7 +36,8 @@ export const relu: Op<[x: Tensor]> = activation("Relu", (x) =>
 export const silu: Op<[x: Tensor]> = activation(
   "Silu",
   (x, y) => add(y, mul(sigmoid(x), sub(scalar(1), y))),
-  (e, [x]) => e.node("Mul", [x as string, e.node("Sigmoid", [x as string])]),
+  // x·σ(αx) in one pass.
+  (e, [x]) => e.node("QuickGelu", [x as string], { alpha: { float: 1 } }, "com.microsoft"),
 );
 
 const gaussian = 1 / Math.sqrt(2 * Math.PI);

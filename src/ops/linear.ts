@@ -5,7 +5,6 @@ import { type Op, op, typeError } from "../graph/op.js";
 import type { Tensor, TensorType } from "../graph/tensor.js";
 import { broadcast, unbroadcast } from "./broadcast.js";
 import { reduceSum } from "./reduce.js";
-import { transpose } from "./shape.js";
 
 export interface GemmAttributes {
   readonly transA?: boolean;
@@ -40,29 +39,47 @@ export const gemm: Op<[a: Tensor, b: Tensor, ...c: Tensor[]], GemmAttributes> = 
   flops: ([a], y, { transA = false }) => [2, ...y.shape, (a as TensorType).shape[transA ? 0 : 1] as Dim],
 });
 
-/** Y […, M, N] = A […, M, K]·B […, K, N], leading axes broadcast */
-export const matMul: Op<[a: Tensor, b: Tensor]> = op<[Tensor, Tensor]>("MatMul", {
-  type: (inputs) => {
+/** Whether A, B are stored with their last two axes exchanged. */
+export interface MatMulAttributes {
+  readonly transA?: boolean;
+  readonly transB?: boolean;
+}
+
+const batched: Op<[a: Tensor, b: Tensor], MatMulAttributes> = op<[Tensor, Tensor], MatMulAttributes>("MatMul", {
+  type: (inputs, { transA = false, transB = false }) => {
     const [a, b] = inputs as [TensorType, TensorType];
-    const [m, k] = a.shape.slice(-2) as [Dim, Dim];
-    const [kb, n] = b.shape.slice(-2) as [Dim, Dim];
-    if (a.shape.length < 2 || b.shape.length < 2 || k !== kb)
-      typeError("MatMul", inputs, `inner sizes are ${k}, ${kb}`);
+    if (a.shape.length < 2 || b.shape.length < 2) typeError("MatMul", inputs, "wants matrices");
+    const [m, k] = lastTwo(a, transA);
+    const [kb, n] = lastTwo(b, transB);
+    if (k !== kb) typeError("MatMul", inputs, `inner sizes are ${k}, ${kb}`);
     const leading = (t: TensorType): TensorType => ({ dtype: t.dtype, shape: t.shape.slice(0, -2) });
     const lead = broadcast("MatMul", leading(a), leading(b), inputs);
     return { dtype: a.dtype, shape: [...lead, m, n] };
   },
-  vjp: ({ inputs, g }) => {
+  vjp: ({ inputs, g, attributes: { transA = false, transB = false } }) => {
     const [a, b] = inputs as [Tensor, Tensor];
-    return [() => unbroadcast(matMul(g, swapLast(b)), a), () => unbroadcast(matMul(swapLast(a), g), b)];
+    const byA = (): Tensor =>
+      transA ? batched(b, g, { transA: transB, transB: true }) : batched(g, b, { transB: !transB });
+    const byB = (): Tensor =>
+      transB ? batched(g, a, { transA: true, transB: transA }) : batched(a, g, { transA: !transA });
+    return [() => unbroadcast(byA(), a), () => unbroadcast(byB(), b)];
   },
-  flops: ([a], y) => [2, ...y.shape, (a as TensorType).shape.at(-1) as Dim],
+  // The runtime's own op reads matrices either way round: no transposed copy of a batch's attention weights.
+  lower: (e, inputs, { attributes: { transA = false, transB = false } }) =>
+    transA || transB
+      ? e.node("FusedMatMul", inputs, { transA: transA ? 1 : 0, transB: transB ? 1 : 0 }, "com.microsoft")
+      : e.node("MatMul", inputs),
+  flops: ([a], y, { transA = false }) => [2, ...y.shape, lastTwo(a as TensorType, transA)[1]],
 });
 
-/** The last two axes exchanged: xᵀ for every matrix of a batch. */
-export function swapLast(x: Tensor): Tensor {
-  const axes = x.shape.map((_, i) => i);
-  const n = axes.length;
-  [axes[n - 2], axes[n - 1]] = [n - 1, n - 2];
-  return transpose(x, { axes });
+/** Rows and columns of a matrix as it is used. */
+function lastTwo({ shape }: TensorType, transposed: boolean): [rows: Dim, columns: Dim] {
+  const [rows, columns] = shape.slice(-2) as [Dim, Dim];
+  return transposed ? [columns, rows] : [rows, columns];
 }
+
+/** Y […, M, N] = A·B, leading axes broadcast: A […, M, K] ([…, K, M] with transA), B […, K, N] ([…, N, K] with transB) */
+export const matMul: ((a: Tensor, b: Tensor, attributes?: MatMulAttributes) => Tensor) & Pick<typeof batched, "spec"> =
+  Object.assign((a: Tensor, b: Tensor, attributes: MatMulAttributes = {}) => batched(a, b, attributes), {
+    spec: batched.spec,
+  });

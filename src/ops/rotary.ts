@@ -2,12 +2,12 @@
 
 import { type Op, op, typeError } from "../graph/op.js";
 import type { Tensor, TensorType } from "../graph/tensor.js";
-import { broadcast } from "./broadcast.js";
 import { neg } from "./elementwise.js";
 
 /**
  * y = [x₁·cos − x₂·sin, x₂·cos + x₁·sin] for the halves x₁, x₂ of the last axis (RoFormer, arXiv 2104.09864, in the
- * "rotate half" order of checkpoints).  dx = the same rotation of g by −θ.  x […, 2n]; cos, sin […, n], broadcast.
+ * "rotate half" order of checkpoints).  dx = the same rotation of g by −θ.  x […, 2n], cos and sin […, n]; or x […, H, 2n],
+ * cos and sin […, 1, n] for H heads that turn alike.
  */
 export const rotary: Op<[x: Tensor, cos: Tensor, sin: Tensor]> = op<[Tensor, Tensor, Tensor]>("Rotary", {
   type: (inputs) => {
@@ -15,25 +15,37 @@ export const rotary: Op<[x: Tensor, cos: Tensor, sin: Tensor]> = op<[Tensor, Ten
     const width = x.shape.at(-1);
     if (typeof width !== "number" || cos.shape.at(-1) !== width / 2 || sin.shape.at(-1) !== width / 2)
       typeError("Rotary", inputs, "cos and sin must have half of x's last axis");
-    const half = { dtype: x.dtype, shape: [...x.shape.slice(0, -1), width / 2] };
+    const heads = headsOf(x, cos);
     for (const angles of [cos, sin])
-      if (broadcast("Rotary", half, angles, inputs).some((d, i) => d !== half.shape[i]))
-        typeError("Rotary", inputs, "cos and sin must broadcast to x");
+      if (heads === undefined || angles.shape.length !== x.shape.length || headsOf(x, angles) !== heads)
+        typeError("Rotary", inputs, "cos and sin must have x's axes, and one head or x's");
     return x;
   },
   vjp: ({ inputs, g }) => {
     const [, cos, sin] = inputs as [Tensor, Tensor, Tensor];
     return [() => rotary(g, cos, neg(sin)), null, null];
   },
-  lower: (e, [x, cos, sin], { inputs: [input] }) => {
-    const width = (input as Tensor).dim(-1) as number;
-    const axis = e.int64s([(input as Tensor).shape.length - 1]);
-    const part = (start: number, end: number): string =>
-      e.node("Slice", [x as string, e.int64s([start]), e.int64s([end]), axis]);
-    const [a, b] = [part(0, width / 2), part(width / 2, width)];
-    const times = (h: string, f: string | undefined): string => e.node("Mul", [h, f as string]);
-    const first = e.node("Sub", [times(a, cos), times(b, sin)]);
-    const second = e.node("Add", [times(b, cos), times(a, sin)]);
-    return e.node("Concat", [first, second], { axis: -1 });
+  // The runtime's own op turns rows by a table of angles, from a place in it on: here the table's rows are x's rows.
+  lower: (e, names, { inputs }) => {
+    const [x, cos, sin] = names as [string, string, string];
+    const [input, angles] = inputs as [Tensor, Tensor, Tensor];
+    const [width, half] = [input.dim(-1), angles.dim(-1)] as [number, number];
+    const heads = headsOf(input.type, angles.type) as number;
+    const rows = e.node("Reshape", [x, e.int64s([1, -1, heads * width])]);
+    const table = (name: string): string => e.node("Reshape", [name, e.int64s([-1, half])]);
+    const turned = e.node("RotaryEmbedding", [rows, e.int64s([0]), table(cos), table(sin)], {}, "com.microsoft");
+    return e.node("Reshape", [turned, e.sizes(input.shape)]);
   },
 });
+
+/** How many heads turn by one angle; undefined where the axes do not fit. */
+function headsOf(x: TensorType, angles: TensorType): number | undefined {
+  const [own, others] = [x.shape.slice(0, -1), angles.shape.slice(0, -1)];
+  const differ = own.flatMap((d, i) => (d === others[i] ? [] : [i]));
+  if (differ.length === 0) return 1;
+  const last = own.length - 1;
+  const heads = own[last];
+  return differ.length === 1 && differ[0] === last && others[last] === 1 && typeof heads === "number"
+    ? heads
+    : undefined;
+}
