@@ -23,7 +23,7 @@ function account(name, file = "status") {
 }
 
 /** Milliseconds between two looks at memory of its own, and at files, which the system has to count page by page. */
-const intervals = { own: 20, files: 2000 };
+const intervals = { own: 50, files: 2000 };
 
 /**
  * Follows the most memory this process has resident, mapped weights included. Linux's "resident" counts a page of a file once
