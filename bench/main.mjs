@@ -5,6 +5,7 @@ import { UserError } from "../dist/errors.js";
 import { removeAllCheckpoints } from "./checkpoint.mjs";
 import { generateCommand } from "./generate.mjs";
 import { growthCommand } from "./growth.mjs";
+import { largePagesOption, setLargePages } from "./large-pages.mjs";
 import { overheadCommand } from "./overhead.mjs";
 import { quantisedCommand } from "./quantised.mjs";
 import { targetsCommand } from "./targets.mjs";
@@ -29,6 +30,8 @@ Start with:
   $ npm run bench -- train --help                      what is measured, and how`,
   )
   .showHelpAfterError("(add --help for what can be asked)")
+  .addOption(largePagesOption())
+  .hook("preAction", (command) => setLargePages(command.opts().largePages))
   .exitOverride(exitWith);
 
 for (const make of [trainCommand, targetsCommand, generateCommand, overheadCommand, growthCommand, quantisedCommand]) {

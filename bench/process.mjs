@@ -6,24 +6,27 @@ import { tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { UserError } from "../dist/errors.js";
+import { pagesFor } from "./large-pages.mjs";
 
 /** How much of a failed process's last words is shown. */
 const LAST_LINES = 25;
 
 /** Runs bench/ours/<name>.mjs on a job; returns what it reports and `wallSeconds`, from start to exit. */
 export function measureOurs(name, job) {
-  return measure(process.execPath, [fileURLToPath(new URL(`ours/${name}.mjs`, import.meta.url))], job);
+  const file = fileURLToPath(new URL(`ours/${name}.mjs`, import.meta.url));
+  return measure(process.execPath, [file], job, pagesFor("ours"));
 }
 
 /** Runs bench/peers/<name>.py on a job. `peer` holds the interpreter and folders to import from. */
 export function measurePeer(name, job, peer) {
   const file = fileURLToPath(new URL(`peers/${name}.py`, import.meta.url));
   const path = [...peer.paths, process.env.PYTHONPATH].filter(Boolean).join(delimiter);
-  return measure(peer.python, [file], job, { PYTHONPATH: path, TOKENIZERS_PARALLELISM: "false", HF_HUB_OFFLINE: "1" });
+  const env = { PYTHONPATH: path, TOKENIZERS_PARALLELISM: "false", HF_HUB_OFFLINE: "1", ...pagesFor("peer") };
+  return measure(peer.python, [file], job, env);
 }
 
 /** The job goes in as a file and the result comes back as one: libraries print what they like on stdout. */
-async function measure(command, args, job, env = {}) {
+async function measure(command, args, job, env) {
   const folder = mkdtempSync(join(tmpdir(), "reft-job-"));
   try {
     const [jobFile, resultFile] = [join(folder, "job.json"), join(folder, "result.json")];
