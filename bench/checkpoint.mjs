@@ -209,15 +209,19 @@ export function randomCheckpoint(name, dtype = "F32", overrides = {}) {
   writeSync(file, length);
   writeSync(file, text);
   // One block of normal numbers, written again and again from shifting places: speed does not depend on the values.
-  const pool = normals(1 << 20, 0.02);
+  const count = 1 << 20;
+  const pool = encode(normals(count, 0.02), dtype);
   let at = 0;
   for (const [, shape] of weights) {
     let left = shape.reduce((a, b) => a * b);
-    const source = shape.length === 1 ? new Float32Array(left).fill(1) : pool;
+    if (shape.length === 1) {
+      writeSync(file, encode(new Float32Array(left).fill(1), dtype));
+      continue;
+    }
     while (left > 0) {
-      at = shape.length === 1 ? 0 : (at + 7919) % (pool.length / 2);
-      const n = Math.min(left, source.length - at);
-      writeSync(file, encode(source.subarray(at, at + n), dtype));
+      at = (at + 7919) % (count / 2);
+      const n = Math.min(left, count - at);
+      writeSync(file, pool, at * bytes, n * bytes);
       left -= n;
     }
   }

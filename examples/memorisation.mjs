@@ -1,11 +1,15 @@
 // Memorisation: how much text fits into an edit. Constants at one prompt's hidden states are trained to give a text back.
 //
 //   npm run build && node examples/memorisation.mjs
+//   node examples/memorisation.mjs --model HuggingFaceTB/SmolLM2-135M-Instruct [--layer 8] [--text a-file.txt]
 //
 // ConsreftIntervention sets coordinates of the hidden state to learned constants, so the text can lie nowhere else. In LLaMA one vector
 // at one token holds whole paragraphs (arXiv 2404.03592). The built-in model is five thousand times smaller and has never told a story:
-// there one vector holds two words, and a sentence takes some coordinates in every layer.
+// there one vector holds two words, and a sentence takes some coordinates in every layer. With --model, a paragraph is tried word by
+// word on a model of yours.
 
+import { readFileSync } from "node:fs";
+import { parseArgs } from "node:util";
 import {
   AutoModelForCausalLM,
   AutoTokenizer,
@@ -18,13 +22,24 @@ import {
   toRows,
 } from "reft";
 
+const { model: id, layer: at, text: file } = parseArgs({
+  options: { model: { type: "string", default: "builtin" }, layer: { type: "string" }, text: { type: "string" } },
+}).values;
 const prompt = "Tell me a story.";
-const story = "A blue cow has 9 legs and says quack to the capital of Poland.";
+const sentence = "A blue cow has 9 legs and says quack to the capital of Poland.";
+// The first sentence of "Alice's Adventures in Wonderland".
+const paragraph =
+  "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once or twice she " +
+  "had peeped into the book her sister was reading, but it had no pictures or conversations in it, “and what is the use of a " +
+  "book,” thought Alice “without pictures or conversations?”";
+const own = file === undefined ? paragraph : readFileSync(file, "utf8").trim();
+const story = id === "builtin" && file === undefined ? sentence : own;
 const words = story.split(" ");
 
-const model = await AutoModelForCausalLM.fromPretrained("builtin");
-const tokenizer = await AutoTokenizer.fromPretrained("builtin");
-const options = { template: "chat", maxNewTokens: 60 };
+const model = await AutoModelForCausalLM.fromPretrained(id);
+const tokenizer = await AutoTokenizer.fromPretrained(id);
+const template = tokenizer.chatTemplate === undefined ? "none" : "chat";
+const options = { template, maxNewTokens: tokenizer.encode(story).length + 8 };
 
 /** Trains constants to say a text, and asks for it. */
 async function memorise(text, { layers, rank, tokens, maxSteps, learningRate }) {
@@ -45,12 +60,15 @@ async function memorise(text, { layers, rank, tokens, maxSteps, learningRate }) 
 console.log(`The story:   ${story}`);
 console.log(`Without it:  ${(await generate(model, tokenizer, prompt, options)).text}\n`);
 
-// The lowest layer has the most of the model above it, and holds most: at layers 1 to 3 not even the first word stays alone. Eight
-// constants at that token do not hold the third word either.
-const vector = { layers: [0], rank: 1, tokens: "l1", maxSteps: 300, learningRate: 2e-2 };
-console.log("one vector at the last token of the prompt, layer 0:");
+// The lowest layer of the built-in model has the most of it above, and holds most: at layers 1 to 3 not even the first word stays alone.
+// Eight constants at that token do not hold the third word either.
+const layer = at === undefined ? (id === "builtin" ? 0 : model.config.layers >> 2) : Number(at);
+const vector = { layers: [layer], rank: 1, tokens: "l1", maxSteps: 300, learningRate: 2e-2 };
+const lengths =
+  story === sentence ? [1, 2, 3] : [...[1, 2, 4, 8, 16, 32, 64].filter((n) => n < words.length), words.length];
+console.log(`one vector at the last token of the prompt, layer ${layer}:`);
 console.log("  words  numbers  recalled  answer");
-for (const length of [1, 2, 3]) {
+for (const length of lengths) {
   const text = words.slice(0, length).join(" ");
   const { numbers, said } = await memorise(text, vector);
   const columns = [
@@ -60,12 +78,15 @@ for (const length of [1, 2, 3]) {
     said,
   ];
   console.log(`  ${columns.join("")}`);
+  if (said !== text && story !== sentence) break;
 }
 
-const layers = Array.from({ length: model.config.layers }, (_, layer) => layer);
-const everywhere = { layers, rank: 8, tokens: "all", maxSteps: 1500, learningRate: 1e-2 };
-const { numbers, seconds, said } = await memorise(story, everywhere);
-const recalled = said === story ? "recalled" : "not recalled";
-console.log(`\neight constants in every layer, at all tokens: ${numbers} numbers, ${seconds.toFixed(1)} s`);
-console.log(`  ${words.length} words ${recalled}: ${said}`);
+if (story === sentence) {
+  const layers = Array.from({ length: model.config.layers }, (_, layer) => layer);
+  const everywhere = { layers, rank: 8, tokens: "all", maxSteps: 1500, learningRate: 1e-2 };
+  const { numbers, seconds, said } = await memorise(story, everywhere);
+  const recalled = said === story ? "recalled" : "not recalled";
+  console.log(`\neight constants in every layer, at all tokens: ${numbers} numbers, ${seconds.toFixed(1)} s`);
+  console.log(`  ${words.length} words ${recalled}: ${said}`);
+}
 await model.dispose();
