@@ -22,7 +22,11 @@ import {
   toRows,
 } from "reft";
 
-const { model: id, layer: at, text: file } = parseArgs({
+const {
+  model: id,
+  layer: at,
+  text: file,
+} = parseArgs({
   options: { model: { type: "string", default: "builtin" }, layer: { type: "string" }, text: { type: "string" } },
 }).values;
 const prompt = "Tell me a story.";

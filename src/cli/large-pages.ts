@@ -1,8 +1,8 @@
-/**
- * Large pages for what the runtime allocates. A model's weights and a step's values are gigabytes, and in pages of 4 kB their
- * first touch takes seconds and every step misses the processor's address cache. Many Linux systems give pages of 2 MB only to
- * a program that asks for them; glibc's malloc asks where a tunable says so, and it reads its tunables only as a program starts.
- */
+/** Large pages for what the runtime allocates: asked for as a program starts, where the system gives them on request. */
+
+// A model's weights and a step's values are gigabytes: in pages of 4 kB their first touch takes seconds, and every step misses the
+// processor's address cache. Many Linux systems give pages of 2 MB only to a program that asks for them; glibc's malloc asks where
+// a tunable says so, and it reads its tunables only as a program starts.
 
 import { readFileSync } from "node:fs";
 
