@@ -2,7 +2,7 @@
 // every step are faster with them, so a table says who has them.
 
 import { Option } from "commander";
-import { largePages, largePagesOnRequest } from "../dist/cli/large-pages.js";
+import { beginningAgainHelps, largePages } from "../dist/cli/large-pages.js";
 
 const meanings = {
   none: "no process asks for large pages",
@@ -10,8 +10,8 @@ const meanings = {
   all: "large pages: every process asks for them",
 };
 
-/** As users get it: the `reft` command asks where the system answers and Node can begin again. */
-let who = process.execve !== undefined && largePagesOnRequest() ? "ours" : "none";
+/** As users of the `reft` command get it. */
+let who = beginningAgainHelps() ? "ours" : "none";
 
 export function largePagesOption() {
   return new Option("--large-pages <who>", "who asks the system for large pages (before the command's name)")

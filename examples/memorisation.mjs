@@ -5,8 +5,8 @@
 //
 // ConsreftIntervention sets coordinates of the hidden state to learned constants, so the text can lie nowhere else. In LLaMA one vector
 // at one token holds whole paragraphs (arXiv 2404.03592). The built-in model is five thousand times smaller and has never told a story:
-// there one vector holds two words, and a sentence takes some coordinates in every layer. With --model, a paragraph is tried word by
-// word on a model of yours.
+// there one vector holds two words, and a sentence takes some coordinates in every layer. With --model, ever more words of a
+// paragraph are tried on a model of yours.
 
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -36,8 +36,9 @@ const paragraph =
   "Alice was beginning to get very tired of sitting by her sister on the bank, and of having nothing to do: once or twice she " +
   "had peeped into the book her sister was reading, but it had no pictures or conversations in it, “and what is the use of a " +
   "book,” thought Alice “without pictures or conversations?”";
-const own = file === undefined ? paragraph : readFileSync(file, "utf8").trim();
-const story = id === "builtin" && file === undefined ? sentence : own;
+// What the built-in model does of itself, told in full; anything else is a trial.
+const trial = id !== "builtin" || file !== undefined;
+const story = file !== undefined ? readFileSync(file, "utf8").trim() : trial ? paragraph : sentence;
 const words = story.split(" ");
 
 const model = await AutoModelForCausalLM.fromPretrained(id);
@@ -68,8 +69,7 @@ console.log(`Without it:  ${(await generate(model, tokenizer, prompt, options)).
 // Eight constants at that token do not hold the third word either.
 const layer = at === undefined ? (id === "builtin" ? 0 : model.config.layers >> 2) : Number(at);
 const vector = { layers: [layer], rank: 1, tokens: "l1", maxSteps: 300, learningRate: 2e-2 };
-const lengths =
-  story === sentence ? [1, 2, 3] : [...[1, 2, 4, 8, 16, 32, 64].filter((n) => n < words.length), words.length];
+const lengths = trial ? [...[1, 2, 4, 8, 16, 32, 64].filter((n) => n < words.length), words.length] : [1, 2, 3];
 console.log(`one vector at the last token of the prompt, layer ${layer}:`);
 console.log("  words  numbers  recalled  answer");
 for (const length of lengths) {
@@ -82,10 +82,9 @@ for (const length of lengths) {
     said,
   ];
   console.log(`  ${columns.join("")}`);
-  if (said !== text && story !== sentence) break;
 }
 
-if (story === sentence) {
+if (!trial) {
   const layers = Array.from({ length: model.config.layers }, (_, layer) => layer);
   const everywhere = { layers, rank: 8, tokens: "all", maxSteps: 1500, learningRate: 1e-2 };
   const { numbers, seconds, said } = await memorise(story, everywhere);

@@ -24,24 +24,30 @@ export function largePagesOnRequest(file = "/sys/kernel/mm/transparent_hugepage/
   }
 }
 
+/** Whether beginning again gives a command large pages: where the system waits to be asked, and this Node can. */
+export function beginningAgainHelps(): boolean {
+  return "execve" in process && largePagesOnRequest();
+}
+
 /**
  * The environment to begin again with, or undefined where that would change nothing: where the command runs no model, where
- * tunables are set already (empty counts: `GLIBC_TUNABLES= reft train …` switches this off), and where pages need no asking.
+ * tunables are set already (empty counts: `GLIBC_TUNABLES= reft train …` switches this off), and where `helps` says no.
  */
 export function environmentFor(
   argv: readonly string[],
   env: NodeJS.ProcessEnv,
-  onRequest: () => boolean = largePagesOnRequest,
+  helps: () => boolean = beginningAgainHelps,
 ): NodeJS.ProcessEnv | undefined {
-  const wanted = running.has(argv[0]) && env.GLIBC_TUNABLES === undefined && onRequest();
+  const wanted = running.has(argv[0]) && env.GLIBC_TUNABLES === undefined && helps();
   return wanted ? { ...env, ...largePages } : undefined;
 }
 
-/** Begins the same command again with large pages, as the same process, where the system and this Node allow it. */
+/** Begins the same command again with large pages, as the same process, where that helps. */
 export function beginWithLargePages(argv: readonly string[]): void {
-  const { execve } = process as { execve?: Execve };
-  if (execve === undefined || process.channel !== undefined) return;
+  // A program that talks to its parent would lose the line.
+  if (process.channel !== undefined) return;
   const env = environmentFor(argv, process.env);
   if (env === undefined) return;
-  execve(process.execPath, [process.execPath, ...process.execArgv, ...process.argv.slice(1)], env);
+  const { execve } = process as { execve?: Execve };
+  execve?.(process.execPath, [process.execPath, ...process.execArgv, ...process.argv.slice(1)], env);
 }
