@@ -23,7 +23,7 @@ export async function evaluate(
   outputs: Readonly<Record<string, Tensor>>,
   feeds: readonly Feeds[],
 ): Promise<Feeds[]> {
-  const session = await runtime.open(toOnnx(outputs));
+  const session = await runtime.open(toOnnx(outputs, runtime.device));
   try {
     const results: Feeds[] = [];
     for (const f of feeds) results.push(await session.run(f));

@@ -13,7 +13,7 @@ const w = input("w", "float32", [width, width]);
 let x = input("x", "float32", [rows, width]);
 for (let i = 0; i < products; i++) x = gemm(x, w, {});
 const runtime = openNodeRuntime({ device });
-const session = await runtime.open(toOnnx({ sum: reduceSum(x, { axes: [0, 1] }) }));
+const session = await runtime.open(toOnnx({ sum: reduceSum(x, { axes: [0, 1] }) }, device));
 
 // Small enough that the chain neither grows nor falls among the slow subnormal numbers.
 const values = (n) => Float32Array.from({ length: n }, (_, i) => Math.sin(i) * Math.sqrt(2 / width));

@@ -99,7 +99,7 @@ export class GenerationSessions {
   get(kind: GraphKind): Promise<Session> {
     const before = this.#open.get(kind);
     if (before !== undefined) return before;
-    const model = toOnnx(outputsOf(kind, this.#model, this.#tap()));
+    const model = toOnnx(outputsOf(kind, this.#model, this.#tap()), this.#model.runtime.device);
     const { quantised } = this.#model.checkpoint;
     // Reading prompts makes large activations, and 16-bit weights are widened step by step: memory to use again. A packed
     // step has neither, and its allocations are small.

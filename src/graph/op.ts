@@ -3,8 +3,17 @@
 import type { Dim } from "./dim.js";
 import { describe, Tensor, type TensorType } from "./tensor.js";
 
+/** Kernels that only some devices have. */
+export interface Kernels {
+  /** Batched products that read a matrix transposed; without, it is transposed first. */
+  readonly transposedMatMul: boolean;
+  /** Weights as they are stored in 16 bits, widened at each use; without, they are widened once, as the graph is opened. */
+  readonly halves: boolean;
+}
+
 /** What an op's lowering may say: ONNX nodes and small integer tensors. Given by onnx/, so that ops/ does not import it. */
 export interface Emitter {
+  readonly kernels: Kernels;
   /** Adds a node with one output and returns the output's name. */
   node(type: string, inputs: readonly string[], attributes?: OnnxAttributes, domain?: string): string;
   /** A constant int64 vector. */

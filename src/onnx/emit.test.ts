@@ -26,8 +26,8 @@ const all = (bytes: Uint8Array, field: number): Uint8Array[] =>
   fields(bytes).flatMap(([f, v]) => (f === field && v instanceof Uint8Array ? [v] : []));
 const text = (bytes: Uint8Array, field: number): string => new TextDecoder().decode(all(bytes, field)[0]);
 
-function read(outputs: Record<string, Tensor>) {
-  const { bytes, ...rest } = toOnnx(outputs);
+function read(outputs: Record<string, Tensor>, device?: string) {
+  const { bytes, ...rest } = toOnnx(outputs, device);
   const graph = all(bytes, 7)[0] as Uint8Array;
   return {
     ...rest,
@@ -141,5 +141,19 @@ describe("a weight", () => {
     expect(m.nodes.slice(-4)).toEqual(["Reshape", "Cast", "Gemm", "Identity"]);
     const rows = read({ y: gather(w, constant(BigInt64Array.of(0n), [1]), {}) });
     expect(rows.nodes).toEqual(["Gather", "Cast", "Identity"]);
+    expect(m.widening).toBeUndefined();
+  });
+
+  test("stored in 16 bits is widened before, by a graph of its own, where the device has no kernels for that", () => {
+    const w = weight("w", [3, 2], { path: "/w", offset: 0, length: 12, stored: "bfloat16" });
+    const b = weight("b", [3], { path: "/w", offset: 12, length: 12, stored: "float32" });
+    const x = input("x", "float32", ["N", 2]);
+    const m = read({ y: gemm(x, w, b, { transB: true }) }, "webgpu");
+    expect(m.nodes.slice(-2)).toEqual(["Gemm", "Identity"]);
+    const [wide, narrow] = m.initializers.map(externalData).filter((d) => d.location !== undefined);
+    expect(wide).toEqual({ location: m.widening?.outputs[0], offset: "0", length: "24" });
+    expect(narrow).toEqual({ location: "w", offset: "12", length: "12" });
+    const rows = read({ y: gather(w, constant(BigInt64Array.of(0n), [1]), {}) }, "webgpu");
+    expect(rows.nodes).toEqual(["Gather", "Identity"]);
   });
 });

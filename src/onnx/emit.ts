@@ -1,8 +1,9 @@
 /** Graph in, ONNX model bytes out. Names are given here and nowhere else; weights stay in their files. */
 
 import { type Dim, isSum, splitProduct, splitSum } from "../graph/dim.js";
-import type { Emitter, OnnxAttributes, OpSpec } from "../graph/op.js";
-import { type DType, type Tensor, topological } from "../graph/tensor.js";
+import type { Emitter, Kernels, OnnxAttributes, OpSpec } from "../graph/op.js";
+import { type DType, type Tensor, topological, type WeightBytes } from "../graph/tensor.js";
+import { kernelsOn } from "./kernels.js";
 import { externalTensor, model, node, tensor, valueInfo } from "./proto.js";
 
 export interface OnnxInput {
@@ -17,16 +18,24 @@ export interface OnnxModel {
   readonly outputs: readonly string[];
   /** The folder that weight locations are relative to: "/", or a Windows drive ("C:/") or share. */
   readonly weightsRoot: string;
+  /** Computes, on the processor, the weights that the graph wants widened: its outputs by their locations there. */
+  readonly widening?: OnnxModel;
 }
 
-/** Emits the graph that computes `outputs`; its inputs are the `input` leaves found on the way, ordered by name. */
-export function toOnnx(outputs: Readonly<Record<string, Tensor>>): OnnxModel {
+/**
+ * Emits the graph that computes `outputs`; its inputs are the `input` leaves found on the way, ordered by name.
+ *
+ * @param device where it is to run: ops are written as there are kernels for
+ */
+export function toOnnx(outputs: Readonly<Record<string, Tensor>>, device = "cpu"): OnnxModel {
   const order = topological(Object.values(outputs));
-  const emission = new Emission(order);
+  const emission = new Emission(order, kernelsOn(device));
   for (const t of order) emission.emit(t);
   for (const [name, t] of Object.entries(outputs)) emission.output(name, t);
   return emission.finish(Object.keys(outputs));
 }
+
+const isHalf = (stored: WeightBytes["stored"]): boolean => stored === "float16" || stored === "bfloat16";
 
 /** A path cut after the root of its file system, since the runtime refuses absolute locations. A backslash is a name's own elsewhere. */
 function splitRoot(path: string): { root: string; location: string } {
@@ -51,8 +60,12 @@ class Emission implements Emitter {
   private readonly memo = new Map<string, string>();
   private counter = 0;
   private weightsRoot: string | undefined;
+  /** Weights to be widened before the graph is opened, by location. */
+  private readonly widening: Record<string, Tensor> = {};
+  readonly kernels: Kernels;
 
-  constructor(order: readonly Tensor[]) {
+  constructor(order: readonly Tensor[], kernels: Kernels) {
+    this.kernels = kernels;
     const inputs = order.flatMap((t) =>
       t.source.kind === "input" ? [{ name: t.source.name, dtype: t.type.dtype, shape: t.shape }] : [],
     );
@@ -65,20 +78,33 @@ class Emission implements Emitter {
     const { source } = t;
     if (source.kind === "input") this.names.set(t, source.name);
     else if (source.kind === "constant") this.names.set(t, this.constant(t, source.data));
-    else if (source.kind === "weight") {
-      const { path, offset, length, stored } = source.bytes;
-      const name = this.fresh("w");
-      const { root, location } = splitRoot(path);
-      this.weightsRoot ??= root;
-      if (root !== this.weightsRoot)
-        throw new Error(`internal: one graph maps weights under ${this.weightsRoot} and ${root}`);
-      this.initializers.push(externalTensor(name, stored, t.shape as number[], { location, offset, length }));
-      this.names.set(t, name);
-    } else {
+    else if (source.kind === "weight") this.names.set(t, this.weight(t, source.bytes));
+    else {
       const name = this.apply(t, source.op, source.inputs, source.attributes);
       this.names.set(t, name);
       this.values.set(name, t);
     }
+  }
+
+  private weight(t: Tensor, bytes: WeightBytes): string {
+    const name = this.fresh("w");
+    const shape = t.shape as number[];
+    const stored = this.stored(t) as WeightBytes["stored"];
+    if (stored !== bytes.stored) {
+      // Apart from the names that the widening graph gives its own weights.
+      const location = `wide ${name}`;
+      this.widening[location] = t;
+      const length = 4 * shape.reduce((a, b) => a * b, 1);
+      this.initializers.push(externalTensor(name, stored, shape, { location, offset: 0, length }));
+      return name;
+    }
+    const { root, location } = splitRoot(bytes.path);
+    this.weightsRoot ??= root;
+    if (root !== this.weightsRoot)
+      throw new Error(`internal: one graph maps weights under ${this.weightsRoot} and ${root}`);
+    const { offset, length } = bytes;
+    this.initializers.push(externalTensor(name, stored, shape, { location, offset, length }));
+    return name;
   }
 
   private apply(t: Tensor, op: OpSpec<unknown>, inputs: readonly Tensor[], attributes: unknown): string {
@@ -91,7 +117,7 @@ class Emission implements Emitter {
   output(name: string, t: Tensor): void {
     if (this.inputs.some((i) => i.name === name))
       throw new Error(`internal: an input and an output are called ${name}`);
-    this.nodes.push(node("Identity", [this.name(t)], name, {}, ""));
+    this.nodes.push(node("Identity", [this.widened(t, [])], name, {}, ""));
     this.outputs.push(
       valueInfo(
         name,
@@ -114,7 +140,8 @@ class Emission implements Emitter {
       // that was freed before: a step of 2,500 nodes takes 1.5 s to open instead of 0.2.
       values: [...this.values].map(([name, t]) => valueInfo(name, t.type.dtype, t.shape)),
     });
-    return { bytes, inputs: this.inputs, outputs, weightsRoot: this.weightsRoot ?? "/" };
+    const widening = Object.keys(this.widening).length === 0 ? {} : { widening: toOnnx(this.widening) };
+    return { bytes, inputs: this.inputs, outputs, weightsRoot: this.weightsRoot ?? "/", ...widening };
   }
 
   node(type: string, inputs: readonly string[], attributes: OnnxAttributes = {}, domain = ""): string {
@@ -153,8 +180,10 @@ class Emission implements Emitter {
     return spec.filter((d) => d === -1).length <= 1 && !to.includes(0) ? this.int64s(spec) : this.sizes(to);
   }
 
-  stored(t: Tensor): string | undefined {
-    return t.source.kind === "weight" ? t.source.bytes.stored : undefined;
+  stored(t: Tensor): WeightBytes["stored"] | undefined {
+    if (t.source.kind !== "weight") return undefined;
+    const { stored } = t.source.bytes;
+    return !this.kernels.halves && isHalf(stored) ? "float32" : stored;
   }
 
   /** One size as an int64 vector of length 1: read from an input that has it, or computed from its parts. */

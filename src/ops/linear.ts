@@ -1,7 +1,7 @@
 /** Matrix products: Gemm on flat rows for weights, batched MatMul for attention. */
 
 import type { Dim } from "../graph/dim.js";
-import { type Op, op, typeError } from "../graph/op.js";
+import { type Emitter, type Op, op, typeError } from "../graph/op.js";
 import type { Tensor, TensorType } from "../graph/tensor.js";
 import { broadcast, unbroadcast } from "./broadcast.js";
 import { reduceSum } from "./reduce.js";
@@ -64,13 +64,22 @@ const batched: Op<[a: Tensor, b: Tensor], MatMulAttributes> = op<[Tensor, Tensor
       transB ? batched(g, a, { transA: true, transB: transA }) : batched(a, g, { transA: !transA });
     return [() => unbroadcast(byA(), a), () => unbroadcast(byB(), b)];
   },
-  // The runtime's own op reads matrices either way round: no transposed copy of a batch's attention weights.
-  lower: (e, inputs, { attributes: { transA = false, transB = false } }) =>
-    transA || transB
-      ? e.node("FusedMatMul", inputs, { transA: transA ? 1 : 0, transB: transB ? 1 : 0 }, "com.microsoft")
-      : e.node("MatMul", inputs),
+  lower: (e, names, { attributes: { transA = false, transB = false }, inputs }) => {
+    // The runtime's own op reads matrices either way round: no transposed copy of a batch's attention weights.
+    if ((transA || transB) && e.kernels.transposedMatMul)
+      return e.node("FusedMatMul", names, { transA: transA ? 1 : 0, transB: transB ? 1 : 0 }, "com.microsoft");
+    const [a, b] = inputs as [Tensor, Tensor];
+    const [nameA, nameB] = names as [string, string];
+    return e.node("MatMul", [transA ? turned(e, nameA, a) : nameA, transB ? turned(e, nameB, b) : nameB]);
+  },
   flops: ([a], y, { transA = false }) => [2, ...y.shape, lastTwo(a as TensorType, transA)[1]],
 });
+
+/** The last two axes exchanged. */
+function turned(e: Emitter, name: string, { shape: { length } }: Tensor): string {
+  const axes = Array.from({ length }, (_, i) => i);
+  return e.node("Transpose", [name], { perm: [...axes.slice(0, -2), length - 1, length - 2] });
+}
 
 /** Rows and columns of a matrix as it is used. */
 function lastTwo({ shape }: TensorType, transposed: boolean): [rows: Dim, columns: Dim] {

@@ -34,8 +34,9 @@ async function act(action, args) {
 }
 
 const actions = {
-  async open({ bytes, options }) {
-    const session = await InferenceSession.create(bytes, options);
+  async open({ bytes, options, widen }) {
+    const externalData = widen === undefined ? [] : await widened(widen);
+    const session = await InferenceSession.create(bytes, { ...options, externalData });
     sessions.set(next, session);
     return { id: next++ };
   },
@@ -63,6 +64,17 @@ const actions = {
     return {};
   },
 };
+
+/** Weights as the graph wants them, by the locations that it looks for. */
+async function widened({ bytes, options }) {
+  const session = await InferenceSession.create(bytes, options);
+  const weights = await session.run({});
+  await session.release();
+  return Object.entries(weights).map(([path, { data }]) => ({
+    path,
+    data: Buffer.from(data.buffer, data.byteOffset, data.byteLength),
+  }));
+}
 
 function partsOf(id) {
   const parts = stores.get(id);

@@ -158,7 +158,13 @@ class NodeRuntime implements Runtime {
   }
 
   async open(model: OnnxModel, options: SessionOptions = {}): Promise<Session> {
-    const opening = this.call("open", { bytes: model.bytes, options: this.sessionOptions(model, options) });
+    const { bytes, widening } = model;
+    // The widening graph runs on the processor.
+    const widen =
+      widening === undefined
+        ? undefined
+        : { bytes: widening.bytes, options: { ...this.sessionOptions(widening, {}), executionProviders: ["cpu"] } };
+    const opening = this.call("open", { bytes, options: this.sessionOptions(model, options), widen });
     const { result } = await opening.catch((error: Error) => {
       throw this.unusable(error);
     });

@@ -20,7 +20,7 @@ export function cutOrigin(frozen: Outputs, device: string): CutOrigin {
   const files = new Set<string>();
   for (const { source } of topological(Object.values(frozen)))
     if (source.kind === "weight") files.add(source.bytes.path);
-  return { graph: toOnnx(frozen).bytes, files: [...files].sort(), device };
+  return { graph: toOnnx(frozen, device).bytes, files: [...files].sort(), device };
 }
 
 /** Tokens of a past that are kept as one piece: examples share those that begin alike. */

@@ -186,7 +186,7 @@ class LazySessions<Key> {
  * @param often whether it runs many times: see `trainingOptions`
  */
 export async function openGraph(reft: ReftModel, outputs: Outputs, often = false): Promise<Session> {
-  const model = toOnnx(outputs);
+  const model = toOnnx(outputs, reft.model.runtime.device);
   const session = await reft.model.runtime.open(model, reft.model.trainingOptions(often));
   return {
     run: (feeds) => session.run(Object.fromEntries(model.inputs.map(({ name }) => [name, feeds[name] as HostTensor]))),

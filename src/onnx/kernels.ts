@@ -1,0 +1,15 @@
+/** What the runtime has kernels for on a device. What it has none for, it would do on the processor, with copies there and back. */
+
+import type { Kernels } from "../graph/op.js";
+
+const all: Kernels = { transposedMatMul: true, halves: true };
+
+/** Of devices that are not here: as on the processor. */
+const lacking: Readonly<Record<string, Partial<Kernels>>> = {
+  // It knows no bfloat16, and float16 only where the graphics card has it.
+  webgpu: { transposedMatMul: false, halves: false },
+};
+
+export function kernelsOn(device: string): Kernels {
+  return { ...all, ...lacking[device] };
+}
