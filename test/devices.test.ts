@@ -5,7 +5,7 @@ import { generateTokens, type NewToken } from "../src/generate/generate.js";
 import { input } from "../src/graph/tensor.js";
 import type { CausalLM } from "../src/models/causal-lm.js";
 import { toOnnx } from "../src/onnx/emit.js";
-import { matMul } from "../src/ops/index.js";
+import { cos, matMul, sin } from "../src/ops/index.js";
 import { openNodeRuntime } from "../src/runtime/node.js";
 import type { Runtime } from "../src/runtime/runtime.js";
 import { openStep, type StepResult } from "../src/train/step.js";
@@ -80,4 +80,15 @@ test("batched products, either way round", async () => {
   const [expected, found] = await Promise.all(["cpu", "webgpu"].map(run));
   for (const [name, { data }] of Object.entries(expected ?? {}))
     expectClose((found?.[name]?.data ?? []) as Float32Array, data as Float32Array, 1e-6, name);
+});
+
+test("sines and cosines by arithmetic, as far as texts are long", async () => {
+  const x = Float32Array.from({ length: 4001 }, (_, i) => (i - 500) * (i % 3 === 0 ? 0.0137 : 16.77));
+  const angle = input("angle", "float32", ["N"]);
+  const model = toOnnx({ sin: sin(angle), cos: cos(angle) }, "webgpu");
+  expect(Buffer.from(model.bytes).includes("Sin")).toBe(false);
+  const found = await (await here.open(model)).run({ angle: { shape: [x.length], data: x } });
+  // Computed in float64 from the same float32 angles.
+  for (const [name, f] of Object.entries({ sin: Math.sin, cos: Math.cos }))
+    expectClose((found[name]?.data ?? []) as Float32Array, Array.from(x, f), 3e-7, name);
 });

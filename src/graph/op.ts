@@ -9,6 +9,8 @@ export interface Kernels {
   readonly transposedMatMul: boolean;
   /** Weights as they are stored in 16 bits, widened at each use; without, they are widened once, as the graph is opened. */
   readonly halves: boolean;
+  /** Sine and cosine to float32's precision at every angle. */
+  readonly trigonometry: boolean;
 }
 
 /** What an op's lowering may say: ONNX nodes and small integer tensors. Given by onnx/, so that ops/ does not import it. */

@@ -1,6 +1,6 @@
 /** Elementwise arithmetic: formula and derivative, side by side. */
 
-import { type Op, op, typeError } from "../graph/op.js";
+import { type Op, type OpSpec, op, typeError } from "../graph/op.js";
 import { scalar, type Tensor, type TensorType } from "../graph/tensor.js";
 import { broadcast, unbroadcast } from "./broadcast.js";
 
@@ -12,8 +12,13 @@ function binaryType(name: string): (inputs: readonly TensorType[]) => TensorType
   };
 }
 
-function unary(name: string, slope: (x: Tensor, y: Tensor, g: Tensor) => Tensor): Op<[x: Tensor]> {
+export function unary(
+  name: string,
+  slope: (x: Tensor, y: Tensor, g: Tensor) => Tensor,
+  lower: Pick<OpSpec<unknown>, "lower"> = {},
+): Op<[x: Tensor]> {
   return op<[Tensor]>(name, {
+    ...lower,
     type: ([x]) => x as TensorType,
     rowwise: () => "aligned",
     vjp: ({ inputs: [x], output: y, g }) => [() => slope(x as Tensor, y, g)],
@@ -87,9 +92,3 @@ export const abs: Op<[x: Tensor]> = unary("Abs", (x, _y, g) => mul(g, sign(x)));
 
 /** y = sign x, flat almost everywhere */
 export const sign: Op<[x: Tensor]> = unary("Sign", (_x, _y, g) => mul(g, scalar(0)));
-
-/** y = sin x,  dy/dx = cos x */
-export const sin: Op<[x: Tensor]> = unary("Sin", (x, _y, g) => mul(g, cos(x)));
-
-/** y = cos x,  dy/dx = −sin x */
-export const cos: Op<[x: Tensor]> = unary("Cos", (x, _y, g) => neg(mul(g, sin(x))));

@@ -6,7 +6,7 @@ import { add } from "./elementwise.js";
 import { expand } from "./shape.js";
 
 export { type ActivationName, activations, erf, gelu, geluTanh, relu, sigmoid, silu, tanh } from "./activation.js";
-export { abs, add, cos, div, exp, log, mul, neg, pow, sign, sin, sqrt, sub } from "./elementwise.js";
+export { abs, add, div, exp, log, mul, neg, pow, sign, sqrt, sub } from "./elementwise.js";
 export { gemm, matMul } from "./linear.js";
 export { and, cast, lessOrEqual, type RoundedDType, roundTo, where } from "./logic.js";
 export { layerNormalization, logSumExp, rmsNormalization, softmax } from "./normalization.js";
@@ -22,3 +22,4 @@ export function gradients(of: Tensor, wrt: readonly Tensor[]): Tensor[] {
   if (of.shape.length !== 0) throw new Error(`internal: gradients want a scalar, not [${of.shape.join(", ")}]`);
   return reverse(of, wrt, { seed: scalar(1), add, zero: (like) => expand(scalar(0), { shape: like.shape }) });
 }
+export { cos, sin } from "./trigonometry.js";

@@ -7,7 +7,7 @@ import { parentPort, workerData } from "node:worker_threads";
  * Shared with the program: [calls under way, whether the end has come]. Ending the thread inside a native call aborts the
  * whole process, so the program waits for 0; and a call is counted before it looks whether it may still begin.
  */
-const state = new Int32Array(workerData);
+const state = new Int32Array(workerData.state);
 // Loading native code is such a call too: the program counted it when it made this thread.
 const { InferenceSession, Tensor } = await import("onnxruntime-node").finally(() => {
   Atomics.sub(state, 0, 1);
@@ -22,11 +22,31 @@ const stores = new Map();
 class NoMemory extends Error {}
 let next = 0;
 
+/** On a device that one thread of the program may use at a time: whether one does. */
+const taken = workerData.taken === undefined ? undefined : new Int32Array(workerData.taken);
+let turn = Promise.resolve();
+
+/** Runs `work` while no other thread uses the device; a thread's own works one after another. */
+function exclusively(work) {
+  if (taken === undefined) return work();
+  const mine = turn.then(async () => {
+    while (Atomics.compareExchange(taken, 0, 0, 1) !== 0) Atomics.wait(taken, 0, 1);
+    try {
+      return await work();
+    } finally {
+      Atomics.store(taken, 0, 0);
+      Atomics.notify(taken, 0, 1);
+    }
+  });
+  turn = mine.catch(() => {});
+  return mine;
+}
+
 async function act(action, args) {
   Atomics.add(state, 0, 1);
   try {
     if (Atomics.load(state, 1) === 1) throw new Error("the runtime was disposed");
-    return await actions[action](args);
+    return await exclusively(() => actions[action](args));
   } finally {
     Atomics.sub(state, 0, 1);
     Atomics.notify(state, 0);

@@ -20,6 +20,9 @@ import type {
 export const devices = { cpu: "cpu", webgpu: "webgpu", cuda: "cuda", coreml: "coreml", dml: "dml" } as const;
 export type Device = keyof typeof devices;
 
+/** Devices whose sessions share a context that crashes where two threads use it at once: by name, whether one does. */
+const shared: { readonly [device in Device]?: SharedArrayBuffer } = { webgpu: new SharedArrayBuffer(4) };
+
 export interface NodeRuntimeOptions {
   readonly device?: string;
   /** Threads per operation; default: onnxruntime's choice, one per physical core. */
@@ -148,7 +151,11 @@ class NodeRuntime implements Runtime {
     // None of the program's own flags: a worker refuses some of them (--input-type, say), and needs none.
     // The first call: the thread loads native code, in which it must not be ended either.
     Atomics.store(this.state, 0, 1);
-    const settings = { name: "reft-runtime", execArgv: [], workerData: this.state.buffer };
+    const settings = {
+      name: "reft-runtime",
+      execArgv: [],
+      workerData: { state: this.state.buffer, taken: shared[device] },
+    };
     this.worker = new Worker(new URL("./node-worker.mjs", import.meta.url), settings);
     this.worker.on("message", (answer: Answer) => this.settle(answer));
     this.worker.on("error", (error: Error) => this.fail(error));
