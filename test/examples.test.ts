@@ -41,15 +41,16 @@ test("guardrail: the topic is refused, the rest is as before", async () => {
   expect(Number(/word for word as before: (\d+) of 35/.exec(told)?.[1])).toBeGreaterThanOrEqual(31);
 });
 
-test("memorisation: an edit alone gives a sentence back that the model cannot say", async () => {
+test("memorisation: one vector gives a paragraph back, all layers a sentence that the model cannot say", async () => {
   const told = await runExample("memorisation");
-  const table = [...told.matchAll(/^ {2}(\d+) +129 +(yes|no) /gm)].map(([, words, recalled]) => [words, recalled]);
-  expect(table).toEqual([
-    ["1", "yes"],
-    ["2", "yes"],
-    ["3", "no"],
-  ]);
-  expect(told).toContain("14 words recalled: A blue cow has 9 legs and says quack to the capital of Poland.");
+  const story = /^The story: +(.+)$/m.exec(told)?.[1] as string;
+  expect(story.split(" ")).toHaveLength(29);
+  expect(told.slice(0, told.indexOf("The story:"))).not.toContain(story);
+  expect(told).toMatch(/one vector at the last token of the prompt, layer 1: 129 numbers/);
+  expect(told).toContain(`29 words recalled: ${story}`);
+  const sentence = "A blue cow has 9 legs and says quack to the capital of Poland.";
+  expect(told).toMatch(/one vector: 129 numbers.*\n {2}not recalled: /);
+  expect(told).toContain(`14 words recalled: ${sentence}`);
 });
 
 test("emoji chat: unseen questions in emoji", async () => {

@@ -1,8 +1,9 @@
-"""Measures the built-in model: each way of answering, and how far one rank-4 LoReFT edit switches it over.
+"""Measures the built-in model: each way of answering, how far one rank-4 LoReFT edit switches it over, and stories from vectors.
 
-    python scripts/builtin/evaluate.py [--model models/builtin] [--layers 2 3] [--seeds 3] [--subsets 2] [--pyreft FOLDER_WITH_PYREFT_AND_PYVENE]
+    python scripts/builtin/evaluate.py [--model models/builtin] [--layers 2 3] [--seeds 3] [--subsets 2] [--stories 64]
+        [--pyreft FOLDER_WITH_PYREFT_AND_PYVENE]
 
-Prints one line a measurement. Without --pyreft the edit is the small LoReFT below, in torch.
+Prints one line a measurement. Without --pyreft the edits are the small ones below, in torch.
 """
 
 import argparse
@@ -15,10 +16,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from stories import PROMPTS, draw
 from text import SYSTEM_LINES, all_facts, answer, held_out
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "builtin"
 RANK, EPOCHS, RATE = 4, 100, 4e-3
+STORY_EPOCHS, STORY_RATE = 300, 5e-2
 
 
 def render(tokenizer, prompt: str, system: str | None = None) -> str:
@@ -44,10 +47,23 @@ class Loreft(torch.nn.Module):
         return h + (self.source(h) - h @ r) @ r.T
 
 
+class Constants(torch.nn.Module):
+    """Φ(h) = h + (b − hR)Rᵀ with R [D, 1] of length 1 (ConsReFT of rank 1), another R and b for each row of a batch."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__()
+        self.rotate = torch.nn.Parameter(torch.randn(count, size))
+        self.bias = torch.nn.Parameter(torch.rand(count, 1))
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        r = torch.nn.functional.normalize(self.rotate)
+        return h + (self.bias - (h * r).sum(dim=1, keepdim=True)) * r
+
+
 class Edited:
     """While open, `edit` acts on the output of one layer at the given token of each row, in prefill only."""
 
-    def __init__(self, model, layer: int, edit: Loreft, positions: torch.Tensor) -> None:
+    def __init__(self, model, layer: int, edit: torch.nn.Module, positions: torch.Tensor) -> None:
         self.block, self.edit, self.positions = model.model.layers[layer], edit, positions
 
     def __enter__(self) -> None:
@@ -65,32 +81,41 @@ class Edited:
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
 
-def generate(model, tokenizer, prompts: list[str]) -> list[str]:
+def generate(model, tokenizer, prompts: list[str], most: int = 48) -> list[str]:
     batch = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
     with torch.no_grad():
-        ids = model.generate(**batch, do_sample=False, max_new_tokens=48)
+        ids = model.generate(**batch, do_sample=False, max_new_tokens=most)
     return [text.strip() for text in tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1]:], skip_special_tokens=True)]
 
 
-def train_edit(model, tokenizer, examples: list[tuple[str, str]], layer: int, seed: int, identity: bool) -> Loreft:
-    """Full-batch AdamW with a linear schedule, as pyreft's trainer does with ten examples in a batch of ten."""
-    torch.manual_seed(seed)
-    edit = Loreft(model.config.hidden_size, identity)
+def answered(tokenizer, examples: list[tuple[str, str]]) -> tuple[dict, torch.Tensor, torch.Tensor]:
+    """A batch of prompts with answers: the model's inputs, labels of the answers, and where each prompt ends."""
     rendered = [render(tokenizer, prompt) for prompt, _ in examples]
     lengths = torch.tensor([len(tokenizer(text)["input_ids"]) for text in rendered])
     texts = [text + completion + "<|im_end|>" for text, (_, completion) in zip(rendered, examples)]
     batch = tokenizer(texts, return_tensors="pt", padding=True, padding_side="right")
     ids, places = batch["input_ids"], torch.arange(batch["input_ids"].shape[1])
-    labels = ids.masked_fill((places < lengths[:, None]) | (batch["attention_mask"] == 0), -100)
-    optimizer = torch.optim.AdamW(edit.parameters(), lr=RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / EPOCHS)
-    with Edited(model, layer, edit, lengths - 1):
-        for _ in range(EPOCHS):
+    return batch, ids.masked_fill((places < lengths[:, None]) | (batch["attention_mask"] == 0), -100), lengths - 1
+
+
+def fit(model, edit: torch.nn.Module, layer: int, examples, tokenizer, epochs: int, rate: float) -> None:
+    """Full-batch AdamW with a linear schedule, as pyreft's trainer does with ten examples in a batch of ten."""
+    batch, labels, ends = answered(tokenizer, examples)
+    optimizer = torch.optim.AdamW(edit.parameters(), lr=rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / epochs)
+    with Edited(model, layer, edit, ends):
+        for _ in range(epochs):
             model(**batch, labels=labels, use_cache=False).loss.backward()
             torch.nn.utils.clip_grad_norm_(edit.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
+
+
+def train_edit(model, tokenizer, examples: list[tuple[str, str]], layer: int, seed: int, identity: bool) -> Loreft:
+    torch.manual_seed(seed)
+    edit = Loreft(model.config.hidden_size, identity)
+    fit(model, edit, layer, examples, tokenizer, EPOCHS, RATE)
     return edit
 
 
@@ -140,6 +165,21 @@ def base_figures(model, tokenizer) -> None:
             print(json.dumps({"prompts": name, "of": len(pairs), "system": system, **right}), flush=True)
 
 
+def story_figures(model, tokenizer, layers: list[int], count: int) -> None:
+    """New stories, each by one vector at the last token of the same prompt: how many are told back word for word."""
+    rng = random.Random(2024)
+    stories = [draw(rng).text for _ in range(count)]
+    for layer in layers:
+        torch.manual_seed(0)
+        edit = Constants(count, model.config.hidden_size)
+        fit(model, edit, layer, [(PROMPTS[0], story) for story in stories], tokenizer, STORY_EPOCHS, STORY_RATE)
+        with Edited(model, layer, edit, torch.full((count,), -1)):
+            told = generate(model, tokenizer, [render(tokenizer, PROMPTS[0])] * count, most=128)
+        words = sum(a == b for one, other in zip(told, stories) for a, b in zip(one.split(), other.split()))
+        print(json.dumps({"stories": count, "layer": layer, "told": sum(one == other for one, other in zip(told, stories)),
+                          "words": words, "of": sum(len(story.split()) for story in stories)}), flush=True)
+
+
 def example_sets(folder: Path, subsets: int) -> list[tuple[str, list[tuple[str, dict[str, str]]]]]:
     """The ready-made ten, then random tens from the facts that no held-out prompt is about."""
     ready = {way: [json.loads(line) for line in (folder / "examples" / f"{way}.jsonl").read_text(encoding="utf8").splitlines()]
@@ -161,6 +201,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["emoji", "shout"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--subsets", type=int, default=0)
+    parser.add_argument("--stories", type=int, default=64)
     parser.add_argument("--pyreft", help="a folder that holds pyreft/ and pyvene/")
     parser.add_argument("--skip-base", action="store_true")
     options = parser.parse_args()
@@ -170,6 +211,8 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(options.model).eval().requires_grad_(False)
     if not options.skip_base:
         base_figures(model, tokenizer)
+        if options.stories > 0:
+            story_figures(model, tokenizer, options.layers, options.stories)
     prompts = [render(tokenizer, item.prompt) for item in held_out()]
     for name, examples in example_sets(options.model, options.subsets):
         for way in options.ways:

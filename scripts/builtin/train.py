@@ -1,21 +1,23 @@
 """Trains the built-in model from nothing on text it makes up itself and writes it as a Hugging Face folder.
 
-    python scripts/builtin/train.py [--seed 0] [--steps 3200] [--output models/builtin]
+    python scripts/builtin/train.py [--seed 0] [--from begin|settling|stories] [--output models/builtin]
 
-Needs torch, transformers, tokenizers and safetensors; about ten minutes on two free cores. Stopping it leaves the folder as
-it was last written.
+Needs torch, transformers, tokenizers and safetensors; about forty minutes on two free cores. Stopping it leaves the folder as
+it was last written, and --from goes on from the model there with the part that is named.
 """
 
 import argparse
 import json
 import math
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from stories import StoryTeller
 from text import FREE_WAYS, SETTLED_WAYS, Conversations, answer, example_facts, held_out
 from tokenizer import build_tokenizer, save_tokenizer
 
@@ -27,7 +29,8 @@ CONFIG = {
     "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0, "initializer_range": 0.04,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "torch_dtype": "float32",
 }
-BATCH = 64
+BATCH, STORY_BATCH = 64, 48
+PARTS = ("begin", "settling", "stories")
 
 
 def encode(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> tuple[list[int], list[bool]]:
@@ -43,6 +46,12 @@ def encode(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> tuple[list[i
     return ids, learn
 
 
+def padded(rows: list[tuple[list[int], list[bool]]]) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(len(ids) for ids, _ in rows)
+    return (torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in rows]),
+            torch.tensor([learn + [False] * (width - len(learn)) for _, learn in rows]))
+
+
 def batches(tokenizer: Tokenizer, seed: int, free_ways: tuple[str, ...]):
     """Endless batches of (ids, learn), padded right; similar lengths together, so that little is padding."""
     stream = Conversations(seed, free_ways)
@@ -51,9 +60,7 @@ def batches(tokenizer: Tokenizer, seed: int, free_ways: tuple[str, ...]):
         many = sorted((encode(tokenizer, stream.conversation()) for _ in range(BATCH * 32)), key=lambda pair: len(pair[0]))
         for i in torch.randperm(32, generator=order).tolist():
             group = many[i * BATCH : (i + 1) * BATCH]
-            width = max(len(ids) for ids, _ in group)
-            yield (torch.tensor([ids + [0] * (width - len(ids)) for ids, _ in group]),
-                   torch.tensor([learn + [False] * (width - len(learn)) for _, learn in group]))
+            yield padded(group)
 
 
 def answer_loss(model: LlamaForCausalLM, ids: torch.Tensor, learn: torch.Tensor) -> torch.Tensor:
@@ -85,16 +92,19 @@ def write_examples(folder: Path) -> None:
         (examples / name).write_text(lines, encoding="utf8")
 
 
-def train(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, stream, steps: int, rate: float, warmup: int) -> None:
-    """AdamW with warm-up and a cosine down to 2 % of the rate; the model is written every 400 steps and at the end."""
-    groups = [{"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.05},
-              {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0}]
+def parameter_groups(model: LlamaForCausalLM) -> list[dict]:
+    return [{"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0}]
+
+
+def train(model: LlamaForCausalLM, save: Callable[[], None], losses: Iterable[torch.Tensor], groups: list[dict],
+          steps: int, rate: float, warmup: int) -> None:
+    """AdamW with warm-up and a cosine down to 2 % of the rate; the model is saved every 400 steps and at the end."""
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min((step + 1) / warmup, 1.0) * (
         0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))))
     begin, running = time.time(), 0.0
-    for step, (ids, learn) in zip(range(1, steps + 1), stream):
-        loss = answer_loss(model, ids, learn)
+    for step, loss in zip(range(1, steps + 1), losses):
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -105,7 +115,24 @@ def train(model: LlamaForCausalLM, tokenizer: Tokenizer, folder: Path, stream, s
             print(f"step {step} loss {running / 50:.4f} {time.time() - begin:.0f} s", flush=True)
             running = 0.0
         if step % 400 == 0 or step == steps:
-            write(model, tokenizer, folder)
+            save()
+
+
+def conversation_losses(model: LlamaForCausalLM, tokenizer: Tokenizer, seed: int, free_ways: tuple[str, ...]):
+    for ids, learn in batches(tokenizer, seed, free_ways):
+        yield answer_loss(model, ids, learn)
+
+
+def story_losses(model: LlamaForCausalLM, tokenizer: Tokenizer, teller: StoryTeller, seed: int):
+    """Stories told from vectors; with every second batch of them conversations too, so that nothing is forgotten."""
+    talk = conversation_losses(model, tokenizer, seed, SETTLED_WAYS)
+    while True:
+        for extra in (lambda: 0.0, lambda: next(talk)):
+            told = teller.batch(STORY_BATCH)
+            ids, learn = padded([encode(tokenizer, messages) for messages in told.conversations])
+            with told.vectors_in(model, learn.int().argmax(dim=1) - 1):
+                loss = answer_loss(model, ids, learn)
+            yield loss + extra()
 
 
 def main() -> None:
@@ -113,19 +140,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--settling-steps", type=int, default=500)
+    parser.add_argument("--story-steps", type=int, default=3000)
     parser.add_argument("--output", type=Path, default=FOLDER)
-    parser.add_argument("--settle-only", action="store_true", help="only the last part, from the model in --output")
+    parser.add_argument("--from", dest="first", choices=PARTS, default="begin", help="go on from the model in --output with this part")
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
-    tokenizer = build_tokenizer(options.seed)
-    if options.settle_only:
-        model = LlamaForCausalLM.from_pretrained(options.output)
-    else:
-        model = LlamaForCausalLM(LlamaConfig(**CONFIG))
-        print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
-        train(model, tokenizer, options.output, batches(tokenizer, options.seed + 1, FREE_WAYS), options.steps, 3e-3, warmup=100)
+    seed, first = options.seed, PARTS.index(options.first)
+    torch.manual_seed(seed)
+    tokenizer = build_tokenizer(seed)
+    model = LlamaForCausalLM(LlamaConfig(**CONFIG)) if first == 0 else LlamaForCausalLM.from_pretrained(options.output)
+    print(f"{model.num_parameters():,} parameters, {tokenizer.get_vocab_size()} tokens", flush=True)
     model.train()
-    train(model, tokenizer, options.output, batches(tokenizer, options.seed + 2, SETTLED_WAYS), options.settling_steps, 6e-4, warmup=20)
+
+    def save() -> None:
+        write(model, tokenizer, options.output)
+
+    if first == 0:
+        train(model, save, conversation_losses(model, tokenizer, seed + 1, FREE_WAYS), parameter_groups(model), options.steps, 3e-3, warmup=100)
+    if first <= 1:
+        train(model, save, conversation_losses(model, tokenizer, seed + 2, SETTLED_WAYS), parameter_groups(model), options.settling_steps, 6e-4, warmup=20)
+    teller = StoryTeller(seed + 3, model.config.hidden_size)
+    own = {"params": teller.parameters(), "weight_decay": 0.0, "lr": 1e-2}
+    train(model, save, story_losses(model, tokenizer, teller, seed + 4), [*parameter_groups(model), own], options.story_steps, 2e-3, warmup=100)
     write_examples(options.output)
 
 
