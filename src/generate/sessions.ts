@@ -68,10 +68,12 @@ function readingParts({ config }: CausalLM): number {
  */
 function outputsOf(kind: GraphKind, model: CausalLM, tap: Tap): Record<string, Tensor> {
   const past = kind === "prefill" ? undefined : pastInputs(model);
+  // Known to be one, it leaves heads in their places: no transposes.
+  const t = kind === "decode" || kind === "packed" ? 1 : "T";
   const tokens = {
-    ids: input("ids", "int64", ["B", "T"]),
-    positions: input("positions", "int32", ["B", "T"]),
-    keyPositions: input("keyPositions", "int32", ["B", past === undefined ? "T" : plus("P", "T")]),
+    ids: input("ids", "int64", ["B", t]),
+    positions: input("positions", "int32", ["B", t]),
+    keyPositions: input("keyPositions", "int32", ["B", past === undefined ? t : plus("P", t)]),
     fewRows: kind === "packed",
     headParts: kind === "prefill" || kind === "extend" ? readingParts(model) : 1,
   };

@@ -22,8 +22,8 @@ export interface Emitter {
   int64s(values: readonly number[]): string;
   /** An int64 vector of sizes, read at run time from the graph's inputs where symbolic. */
   sizes(shape: readonly Dim[]): string;
-  /** The sizes for a Reshape of `from` to `to`: constant where 0 (copy) and one −1 (the rest) say it all. */
-  reshapeSizes(from: readonly Dim[], to: readonly Dim[]): string;
+  /** x [from] as [to]: no node where they are alike, one for a chain of them, and one for all who ask for the same. */
+  reshape(x: string, from: readonly Dim[], to: readonly Dim[]): string;
   /** The element type a weight is stored in; undefined when `tensor` is no weight. */
   stored(tensor: Tensor): string | undefined;
   /** A float32 scalar constant. */

@@ -1,5 +1,6 @@
 /** Rotary position embedding as one op, whose derivative is the rotation back. */
 
+import { type Dim, times } from "../graph/dim.js";
 import { type Op, op, typeError } from "../graph/op.js";
 import type { Tensor, TensorType } from "../graph/tensor.js";
 import { neg } from "./elementwise.js";
@@ -31,10 +32,15 @@ export const rotary: Op<[x: Tensor, cos: Tensor, sin: Tensor]> = op<[Tensor, Ten
     const [input, angles] = inputs as [Tensor, Tensor, Tensor];
     const [width, half] = [input.dim(-1), angles.dim(-1)] as [number, number];
     const heads = headsOf(input.type, angles.type) as number;
-    const rows = e.node("Reshape", [x, e.int64s([1, -1, heads * width])]);
-    const table = (name: string): string => e.node("Reshape", [name, e.int64s([-1, half])]);
-    const turned = e.node("RotaryEmbedding", [rows, e.int64s([0]), table(cos), table(sin)], {}, "com.microsoft");
-    return e.node("Reshape", [turned, e.sizes(input.shape)]);
+    const rows = [1, times(...angles.shape.slice(0, -1)), heads * width];
+    const table = (name: string): string => e.reshape(name, angles.shape, [rows[1] as Dim, half]);
+    const turned = e.node(
+      "RotaryEmbedding",
+      [e.reshape(x, input.shape, rows), e.int64s([0]), table(cos), table(sin)],
+      {},
+      "com.microsoft",
+    );
+    return e.reshape(turned, rows, input.shape);
   },
 });
 

@@ -18,8 +18,7 @@ export const reshape: Op<[x: Tensor], ShapeAttribute> = op<[Tensor], ShapeAttrib
   },
   vjp: ({ inputs: [x], g }) => [() => reshape(g, { shape: (x as Tensor).shape })],
   view: true,
-  lower: (e, [x], { inputs: [input], output }) =>
-    e.node("Reshape", [x as string, e.reshapeSizes((input as Tensor).shape, output.shape)]),
+  lower: (e, [x], { inputs: [input], output }) => e.reshape(x as string, (input as Tensor).shape, output.shape),
 });
 
 /** y = x repeated along axes of size 1 (and new leading axes) up to `shape` */
@@ -47,7 +46,14 @@ export const transpose: Op<[x: Tensor], { readonly axes: readonly number[] }> = 
     return { dtype: x.dtype, shape: axes.map((a) => x.shape[a] as Dim) };
   },
   vjp: ({ g, attributes: { axes } }) => [() => transpose(g, { axes: axes.map((_, i) => axes.indexOf(i)) })],
-  lower: (e, [x], { attributes }) => e.node("Transpose", [x as string], { perm: attributes.axes }),
+  lower: (e, [x], { inputs: [input], output, attributes: { axes } }) => {
+    const { shape } = input as Tensor;
+    // Where only axes of size 1 change places, no number does.
+    const long = axes.filter((a) => shape[a] !== 1);
+    if (long.every((a, i) => i === 0 || a > (long[i - 1] as number)))
+      return e.reshape(x as string, shape, output.shape);
+    return e.node("Transpose", [x as string], { perm: axes });
+  },
 });
 
 /** The inputs one after another along `axis` */
