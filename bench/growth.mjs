@@ -1,6 +1,7 @@
 // `growth`: how step time grows with everything it can grow with; writes docs/performance.md and its plots.
 
-import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Command, Option } from "commander";
@@ -51,9 +52,10 @@ const sweepColumns = (axis) => [
 
 const sizeColumns = [
   { key: "size", label: "model" },
-  { key: "dtype", label: "stored as" },
+  { key: "reading", label: "read as" },
   { key: "parameters", label: "parameters", as: "count" },
   { key: "fileBytes", label: "weights", as: "bytes" },
+  { key: "madeSeconds", label: "made once", as: "seconds" },
   { key: "openSeconds", label: "open", as: "seconds" },
   { key: "openPeakBytes", label: "memory when open", as: "bytes" },
   { key: "firstSeconds", label: "epoch 1", as: "seconds" },
@@ -67,7 +69,8 @@ const more = `
 Sweeps: ${Object.keys(sweeps).join(", ")}, and sizes (opening and a batch of one on whole models). Epoch 1 is the first step,
 which does all frozen work; later epochs is the median of the steps after it on the same batch; no cache is a process that
 caches nothing. Checkpoints of varied shapes are written for their measurement and removed after it. All of it takes a quarter
-of an hour or more on two cores, and 14 GB of disk for the 7B shape in bf16 (left out where there is less).
+of an hour or more on two cores, and 14 GB of disk for the 7B shape in bf16 (left out where there is less). A size in 8 or 4 bits is coded from bf16 ("made once"); "weights" are
+then the codes, beside which embeddings, head and norms are read from the checkpoint.
 
 Examples:
   $ npm run bench -- growth
@@ -84,9 +87,19 @@ export function growthCommand() {
       new Option("--sweeps <list>", "what to vary").argParser(names).default([...Object.keys(sweeps), "sizes"]),
     )
     .addOption(
-      new Option("--sizes <list>", "models, as shape:dtype")
+      new Option("--sizes <list>", "models, as shape:f32, :bf16, :8bit or :4bit")
         .argParser(names)
-        .default(["135m:f32", "135m:bf16", "494m:f32", "494m:bf16", "1.1b:f32", "1.1b:bf16", "7b:bf16"]),
+        .default([
+          "135m:f32",
+          "135m:bf16",
+          "494m:f32",
+          "494m:bf16",
+          "1.1b:f32",
+          "1.1b:bf16",
+          "1.1b:4bit",
+          "7b:bf16",
+          "7b:4bit",
+        ]),
     )
     .option("--steps <n>", "measured steps of a process, after the first", whole(), 4)
     .option(
@@ -101,6 +114,12 @@ export function growthCommand() {
 }
 
 async function run(options) {
+  const odd = options.sizes.find((size) => !Object.hasOwn(readings, size.split(":")[1] ?? "f32"));
+  if (odd !== undefined)
+    throw new UserError(
+      `there is no size "${odd}".`,
+      `Write a shape and how it is read: 7b:${Object.keys(readings).join(", 7b:")}.`,
+    );
   const unknown = options.sweeps.find((name) => name !== "sizes" && !Object.hasOwn(sweeps, name));
   if (unknown !== undefined)
     throw new UserError(`there is no sweep "${unknown}".`, `Sweeps: ${Object.keys(sweeps).join(", ")}, sizes.`);
@@ -182,31 +201,46 @@ function laterOf({ steps }) {
   return median(steps.slice(1).map((s) => s.seconds));
 }
 
+/** How a size is read: as its checkpoint is stored, or in codes made from it in bf16. */
+const readings = {
+  f32: { dtype: "f32", load: {} },
+  bf16: { dtype: "bf16", load: {} },
+  "8bit": { dtype: "bf16", load: { loadIn8bit: true } },
+  "4bit": { dtype: "bf16", load: { loadIn4bit: true } },
+};
+
 async function measureSizes({ sizes, device, steps }) {
   const rows = [];
   for (const size of sizes) {
-    const [shape, dtype = "f32"] = size.split(":");
+    const [shape, reading = "f32"] = size.split(":");
+    const { dtype, load } = readings[reading];
     const type = storedType(dtype);
-    const fileBytes = checkpointBytes(shape, type);
-    const row = { size: shape, dtype, parameters: fileBytes / (type === "F32" ? 4 : 2), fileBytes };
+    const stored = checkpointBytes(shape, type);
+    const row = { size: shape, reading, parameters: stored / (type === "F32" ? 4 : 2) };
     progress(`size ${size}`);
-    if (!checkpointExists(shape, type) && fileBytes > freeBytes()) {
+    const needed = (checkpointExists(shape, type) ? 0 : stored) + (reading === dtype ? 0 : stored / 2);
+    if (needed > freeBytes()) {
       rows.push({ ...row, note: `not measured: the disk has ${format.bytes(freeBytes())} free` });
       continue;
     }
     const asked = { ...sizeWork, shape, dtype, device };
-    const r = await withCheckpoint(asked, () =>
-      measureOurs("train", trainingJob({ ...asked, cache: true, steps: steps + 1 })),
-    );
-    const { openSeconds, openPeakBytes, peakBytes } = r;
-    rows.push({
-      ...row,
-      openSeconds,
-      openPeakBytes,
-      firstSeconds: r.steps[0].seconds,
-      laterSeconds: laterOf(r),
-      peakBytes,
-    });
+    const quantCacheDir = mkdtempSync(join(tmpdir(), "reft-codes-"));
+    try {
+      const measured = await withCheckpoint(asked, async () => {
+        const job = trainingJob({ ...asked, cache: true, steps: steps + 1 });
+        if (reading === dtype) return { fileBytes: stored, r: await measureOurs("train", job) };
+        const coded = { ...job, load: { ...load, quantCacheDir } };
+        const made = await measureOurs("train", { ...coded, steps: 1 });
+        const r = await measureOurs("train", coded);
+        return { madeSeconds: made.openSeconds, fileBytes: r.codesBytes, r };
+      });
+      const { r, ...rest } = measured;
+      const { openSeconds, openPeakBytes, peakBytes } = r;
+      const times = { openSeconds, firstSeconds: r.steps[0].seconds, laterSeconds: laterOf(r) };
+      rows.push({ ...row, ...rest, ...times, openPeakBytes, peakBytes });
+    } finally {
+      rmSync(quantCacheDir, { recursive: true, force: true });
+    }
   }
   return rows;
 }
@@ -220,10 +254,10 @@ function plotOf(name, rows) {
   const [title] = headOf(name);
   if (name === "sizes") {
     const measured = rows.filter((r) => r.peakBytes !== undefined).sort((r, s) => r.parameters - s.parameters);
-    const series = [...new Set(measured.map((r) => r.dtype))].flatMap((dtype) => {
-      const own = measured.filter((r) => r.dtype === dtype);
+    const series = [...new Set(measured.map((r) => r.reading))].flatMap((reading) => {
+      const own = measured.filter((r) => r.reading === reading);
       const line = (label, key) => ({
-        name: `${label}, ${dtype}`,
+        name: `${label}, ${reading}`,
         points: own.map((r) => [r.parameters / 1e9, r[key] / 1e9]),
       });
       return [line("training", "peakBytes"), line("when open", "openPeakBytes")];
