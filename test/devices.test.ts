@@ -1,16 +1,14 @@
 /** Graphs as they are written for other devices, run here: the numbers of the processor's, without what those devices lack. */
 
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { generateTokens, type NewToken } from "../src/generate/generate.js";
 import { input } from "../src/graph/tensor.js";
-import type { CausalLM } from "../src/models/causal-lm.js";
 import { toOnnx } from "../src/onnx/emit.js";
 import { cos, matMul, sin } from "../src/ops/index.js";
 import { openNodeRuntime } from "../src/runtime/node.js";
 import type { Runtime } from "../src/runtime/runtime.js";
-import { openStep, type StepResult } from "../src/train/step.js";
+import type { StepResult } from "../src/train/step.js";
 import { expectClose } from "./support.js";
-import { openTiny, tinyExamples, tinyReft } from "./tiny.js";
+import { openTiny, tinyStep, tinyTokens } from "./tiny.js";
 
 let here: Runtime;
 beforeAll(() => {
@@ -31,20 +29,12 @@ function posingAs(device: string, opened: Buffer[]): Runtime {
   };
 }
 
-async function stepOf(model: CausalLM, frozenCache: boolean): Promise<StepResult> {
-  const options = { training: true, padTokenId: 0, frozenCache, frozenCacheBytes: 1e7 };
-  const step = await openStep(tinyReft(model, { layers: [0, 1] }), options);
-  const result = await step.run(tinyExamples(4), 0.1);
-  await step.dispose();
-  return result;
-}
-
 const families = ["llama", "llama-bf16", "llama-fp16", "gpt2", "qwen3", "mistral", "llama-rope-yarn"];
 test.each(families)("%s written for webgpu trains and writes the same", async (family) => {
   const opened: Buffer[] = [];
   const models = await Promise.all([openTiny(here, family), openTiny(posingAs("webgpu", opened), family)]);
   for (const frozenCache of [false, true]) {
-    const [expected, found] = (await Promise.all(models.map((m) => stepOf(m, frozenCache)))) as [
+    const [expected, found] = (await Promise.all(models.map((m) => tinyStep(m, frozenCache)))) as [
       StepResult,
       StepResult,
     ];
@@ -52,16 +42,7 @@ test.each(families)("%s written for webgpu trains and writes the same", async (f
     for (const [name, gradient] of expected.gradients)
       expectClose(found.gradients.get(name) ?? [], gradient, 1e-5, `gradient of ${name}`);
   }
-  const prompts = [
-    [5, 9, 2],
-    [7, 1, 8, 2, 8],
-  ];
-  const write = async (m: CausalLM): Promise<NewToken[]> => {
-    const tokens: NewToken[] = [];
-    for await (const step of generateTokens(m, prompts, { maxNewTokens: 8 })) tokens.push(...step);
-    return tokens;
-  };
-  const [expected, found] = await Promise.all(models.map(write));
+  const [expected, found] = await Promise.all(models.map(tinyTokens));
   expect(found).toEqual(expected);
   expect(opened.length).toBeGreaterThan(2);
   for (const bytes of opened) expect(bytes.includes("FusedMatMul")).toBe(false);

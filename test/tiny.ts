@@ -2,6 +2,7 @@
 
 import type { Example } from "../src/data/example.js";
 import { openCheckpoint } from "../src/files/checkpoint-node.js";
+import { generateTokens, type NewToken } from "../src/generate/generate.js";
 import { CausalLM } from "../src/models/causal-lm.js";
 import { adapterFiles, weightsFile } from "../src/reft/adapter.js";
 import type { InterventionOptions } from "../src/reft/intervention.js";
@@ -11,6 +12,7 @@ import { ReftModel } from "../src/reft/reft-model.js";
 import type { Runtime } from "../src/runtime/runtime.js";
 import type { TrainingOptions } from "../src/train/arguments.js";
 import type { TrainEvent } from "../src/train/events.js";
+import { openStep, type StepResult } from "../src/train/step.js";
 import { ReftTrainerForCausalLM, type RunOptions } from "../src/train/trainer.js";
 import { golden } from "./support.js";
 
@@ -80,6 +82,26 @@ export async function train({ reft, args, data = tinyExamples(10), evalData, res
   const options = { signal: stop.signal, ...(resume === undefined ? {} : { resumeFromCheckpoint: resume }) };
   for await (const event of trainer.run(options)) events.push(event);
   return { events, losses: of(events, "step").map((e) => e.loss), weights: weightsOf(reft) };
+}
+
+/** One step of edits in both layers: loss and gradients. */
+export async function tinyStep(model: CausalLM, frozenCache: boolean): Promise<StepResult> {
+  const options = { training: true, padTokenId: 0, frozenCache, frozenCacheBytes: 1e7 };
+  const step = await openStep(tinyReft(model, { layers: [0, 1] }), options);
+  const result = await step.run(tinyExamples(4), 0.1);
+  await step.dispose();
+  return result;
+}
+
+/** Eight tokens after each of two prompts. */
+export async function tinyTokens(model: CausalLM): Promise<NewToken[]> {
+  const prompts = [
+    [5, 9, 2],
+    [7, 1, 8, 2, 8],
+  ];
+  const tokens: NewToken[] = [];
+  for await (const step of generateTokens(model, prompts, { maxNewTokens: 8 })) tokens.push(...step);
+  return tokens;
 }
 
 /** The events of one type. */

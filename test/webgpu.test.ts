@@ -1,16 +1,14 @@
 /** On a graphics card, or a program that stands in for one: the numbers of the processor. Without one nothing can be compared. */
 
 import { afterAll, describe, expect, test } from "vitest";
-import { generateTokens, type NewToken } from "../src/generate/generate.js";
 import { input } from "../src/graph/tensor.js";
-import type { CausalLM } from "../src/models/causal-lm.js";
 import { toOnnx } from "../src/onnx/emit.js";
 import { mul } from "../src/ops/index.js";
 import { availableDevices, openNodeRuntime } from "../src/runtime/node.js";
 import type { Runtime } from "../src/runtime/runtime.js";
-import { openStep, type StepResult } from "../src/train/step.js";
+import type { StepResult } from "../src/train/step.js";
 import { expectClose, tolerance } from "./support.js";
-import { openTiny, tinyExamples, tinyReft } from "./tiny.js";
+import { openTiny, tinyStep, tinyTokens } from "./tiny.js";
 
 /** A runtime there, or undefined where none can be used. */
 async function openThere(): Promise<Runtime | undefined> {
@@ -35,29 +33,11 @@ afterAll(async () => {
   await there?.dispose();
 });
 
-async function stepOf(model: CausalLM, frozenCache: boolean): Promise<StepResult> {
-  const options = { training: true, padTokenId: 0, frozenCache, frozenCacheBytes: 1e7 };
-  const step = await openStep(tinyReft(model, { layers: [0, 1] }), options);
-  const result = await step.run(tinyExamples(4), 0.1);
-  await step.dispose();
-  return result;
-}
-
-async function write(model: CausalLM): Promise<NewToken[]> {
-  const prompts = [
-    [5, 9, 2],
-    [7, 1, 8, 2, 8],
-  ];
-  const tokens: NewToken[] = [];
-  for await (const step of generateTokens(model, prompts, { maxNewTokens: 8 })) tokens.push(...step);
-  return tokens;
-}
-
 describe.skipIf(there === undefined)("on webgpu", () => {
   test.each(["llama", "llama-bf16", "gpt2", "qwen3", "mistral"])("%s trains and writes as here", async (family) => {
     const models = await Promise.all([here, there as Runtime].map((runtime) => openTiny(runtime, family)));
     for (const frozenCache of [false, true]) {
-      const [expected, found] = (await Promise.all(models.map((m) => stepOf(m, frozenCache)))) as [
+      const [expected, found] = (await Promise.all(models.map((m) => tinyStep(m, frozenCache)))) as [
         StepResult,
         StepResult,
       ];
@@ -65,14 +45,14 @@ describe.skipIf(there === undefined)("on webgpu", () => {
       for (const [name, gradient] of expected.gradients)
         expectClose(found.gradients.get(name) ?? [], gradient, tolerance.model, `gradient of ${name}`);
     }
-    const [expected, found] = await Promise.all(models.map(write));
+    const [expected, found] = await Promise.all(models.map(tinyTokens));
     expect(found).toEqual(expected);
   });
 
   test("two threads use it by turns", async () => {
     const others = [openNodeRuntime({ device: "webgpu" }), openNodeRuntime({ device: "webgpu" })];
     const models = await Promise.all([here, ...others].map((runtime) => openTiny(runtime)));
-    const [expected, ...found] = await Promise.all(models.map(write));
+    const [expected, ...found] = await Promise.all(models.map(tinyTokens));
     for (const tokens of found) expect(tokens).toEqual(expected);
     await Promise.all(others.map((runtime) => runtime.dispose()));
   });

@@ -3,7 +3,7 @@
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { describe, expect, test } from "vitest";
 import { constant, input, scalar, type Tensor, weight } from "../graph/tensor.js";
-import { add, concat, expand, gather, gemm, mul, reshape } from "../ops/index.js";
+import { add, concat, expand, gather, gemm, mul, reshape, transpose } from "../ops/index.js";
 import { toOnnx } from "./emit.js";
 
 /** The fields of a protobuf message: numbers, or bytes still to be read. */
@@ -155,5 +155,30 @@ describe("a weight", () => {
     expect(narrow).toEqual({ location: "w", offset: "12", length: "12" });
     const rows = read({ y: gather(w, constant(BigInt64Array.of(0n), [1]), {}) }, "webgpu");
     expect(rows.nodes).toEqual(["Gather", "Identity"]);
+  });
+});
+
+describe("reshapes", () => {
+  const x = input("x", "float32", ["N", 6]);
+  const split = reshape(x, { shape: ["N", 2, 3] });
+
+  test("one after another are one, and what nothing reads is not written", () => {
+    const m = read({ y: reshape(split, { shape: [2, "N", 3] }) });
+    expect(m.nodes).toEqual(["Reshape", "Identity"]);
+  });
+
+  test("there and back are none", () => {
+    expect(read({ y: reshape(split, { shape: ["N", 6] }) }).nodes).toEqual(["Identity"]);
+  });
+
+  test("that are alike are one", () => {
+    const again = reshape(x, { shape: ["N", 2, 3] });
+    expect(read({ y: add(split, again) }).nodes).toEqual(["Reshape", "Add", "Identity"]);
+  });
+
+  test("are transposes that move axes of size 1 only", () => {
+    const one = input("x", "float32", ["N", 1, 3]);
+    expect(read({ y: transpose(one, { axes: [1, 0, 2] }) }).nodes).toEqual(["Reshape", "Identity"]);
+    expect(read({ y: transpose(one, { axes: [2, 0, 1] }) }).nodes).toEqual(["Transpose", "Identity"]);
   });
 });
