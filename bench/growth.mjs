@@ -69,8 +69,9 @@ const more = `
 Sweeps: ${Object.keys(sweeps).join(", ")}, and sizes (opening and a batch of one on whole models). Epoch 1 is the first step,
 which does all frozen work; later epochs is the median of the steps after it on the same batch; no cache is a process that
 caches nothing. Checkpoints of varied shapes are written for their measurement and removed after it. All of it takes a quarter
-of an hour or more on two cores, and 14 GB of disk for the 7B shape in bf16 (left out where there is less). A size in 8 or 4 bits is coded from bf16 ("made once"); "weights" are
-then the codes, beside which embeddings, head and norms are read from the checkpoint.
+of an hour or more on two cores, and 14 GB of disk for the 7B shape in bf16 (left out where there is less). A size in 8 or 4
+bits is coded from bf16 ("made once"); "weights" are then the codes, beside which embeddings, head and norms are read from the
+checkpoint.
 
 Examples:
   $ npm run bench -- growth

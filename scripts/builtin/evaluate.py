@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from edited import Edited
 from stories import PROMPTS, draw
 from text import SYSTEM_LINES, all_facts, answer, held_out
 
@@ -58,27 +59,6 @@ class Constants(torch.nn.Module):
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         r = torch.nn.functional.normalize(self.rotate)
         return h + (self.bias - (h * r).sum(dim=1, keepdim=True)) * r
-
-
-class Edited:
-    """While open, `edit` acts on the output of one layer at the given token of each row, in prefill only."""
-
-    def __init__(self, model, layer: int, edit: torch.nn.Module, positions: torch.Tensor) -> None:
-        self.block, self.edit, self.positions = model.model.layers[layer], edit, positions
-
-    def __enter__(self) -> None:
-        self.hook = self.block.register_forward_hook(self.act)
-
-    def __exit__(self, *_: object) -> None:
-        self.hook.remove()
-
-    def act(self, _module, _inputs, output):
-        hidden = output[0] if isinstance(output, tuple) else output
-        if hidden.shape[1] == 1:
-            return output
-        at = torch.arange(hidden.shape[0]), self.positions
-        changed = hidden.index_put(at, self.edit(hidden[at]))
-        return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
 
 def generate(model, tokenizer, prompts: list[str], most: int = 48) -> list[str]:

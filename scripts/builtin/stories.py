@@ -7,12 +7,11 @@ afterwards: what the model keeps is that it reads. Which vector tells a story is
 """
 
 import random
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from facts import ANIMALS, COLOURED, COLOURS, COUNTRIES, DAYS, JOBS, TOOLS
+from facts import ANIMALS, COLOURED, COLOURS, COUNTRIES, DAYS, JOBS, TOOLS, sentence, with_article
 
 PROMPTS = ("Tell me a story.", "Tell me a story", "Do you know a story?", "I want to hear a story.", "Tell a story, please.", "Make up a story.")
 
@@ -57,10 +56,8 @@ def all_choices() -> list[Choice]:
 def draw(rng: random.Random) -> Story:
     fillers = {slot: rng.choice(values) for slot, values in FILLERS.items()}
     ways = [rng.randrange(len(ways)) for ways in SENTENCES]
-    words = dict(fillers)
-    words["colour"] = ("an " if fillers["colour"][0] in "aeiou" else "a ") + fillers["colour"]
-    sentences = [SENTENCES[i][way].format(**words) for i, way in enumerate(ways)]
-    text = " ".join(sentence[0].upper() + sentence[1:] for sentence in sentences)
+    words = {**fillers, "colour": with_article(fillers["colour"])}
+    text = " ".join(sentence(SENTENCES[i][way].format(**words)) for i, way in enumerate(ways))
     return Story(text, (*((f"sentence {i}", str(way)) for i, way in enumerate(ways)), *fillers.items()))
 
 
@@ -75,27 +72,11 @@ SYSTEM_LINES = ("You are a helpful assistant.", "Be helpful.")
 
 @dataclass(frozen=True)
 class Told:
-    """Conversations that end with stories, and the vector [D] that each is told from."""
+    """Conversations that end with stories, the vector [D] that each is told from, and at which layer's output it is added."""
 
     conversations: list[list[dict[str, str]]]
     vectors: torch.Tensor
     layer: int
-
-    @contextmanager
-    def vectors_in(self, model, positions: torch.Tensor):
-        """While open, the vectors are added to the layer's output, each row's at its own position."""
-
-        def act(_module, _inputs, output):
-            hidden = output[0] if isinstance(output, tuple) else output
-            at = torch.arange(len(positions)), positions
-            hidden = hidden.index_put(at, hidden[at] + self.vectors)
-            return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-
-        hook = model.model.layers[self.layer].register_forward_hook(act)
-        try:
-            yield
-        finally:
-            hook.remove()
 
 
 class StoryTeller(torch.nn.Module):

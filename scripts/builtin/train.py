@@ -7,6 +7,7 @@ it was last written, and --from goes on from the model there with the part that 
 """
 
 import argparse
+import itertools
 import json
 import math
 import time
@@ -17,6 +18,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from edited import Edited
 from stories import StoryTeller
 from text import FREE_WAYS, SETTLED_WAYS, Conversations, answer, example_facts, held_out
 from tokenizer import build_tokenizer, save_tokenizer
@@ -126,13 +128,13 @@ def conversation_losses(model: LlamaForCausalLM, tokenizer: Tokenizer, seed: int
 def story_losses(model: LlamaForCausalLM, tokenizer: Tokenizer, teller: StoryTeller, seed: int):
     """Stories told from vectors; with every second batch of them conversations too, so that nothing is forgotten."""
     talk = conversation_losses(model, tokenizer, seed, SETTLED_WAYS)
-    while True:
-        for extra in (lambda: 0.0, lambda: next(talk)):
-            told = teller.batch(STORY_BATCH)
-            ids, learn = padded([encode(tokenizer, messages) for messages in told.conversations])
-            with told.vectors_in(model, learn.int().argmax(dim=1) - 1):
-                loss = answer_loss(model, ids, learn)
-            yield loss + extra()
+    for turn in itertools.count():
+        told = teller.batch(STORY_BATCH)
+        ids, learn = padded([encode(tokenizer, messages) for messages in told.conversations])
+        ends = learn.int().argmax(dim=1) - 1
+        with Edited(model, told.layer, lambda h: h + told.vectors, ends):
+            loss = answer_loss(model, ids, learn)
+        yield loss + next(talk) if turn % 2 else loss
 
 
 def main() -> None:
