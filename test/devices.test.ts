@@ -48,11 +48,12 @@ test.each(families)("%s written for webgpu trains and writes the same", async (f
   for (const bytes of opened) expect(bytes.includes("FusedMatMul")).toBe(false);
 });
 
+const value = (shape: number[], phase: number) => ({
+  shape,
+  data: Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(3 * i + phase)),
+});
+
 test("batched products, either way round", async () => {
-  const value = (shape: number[], phase: number) => ({
-    shape,
-    data: Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => Math.sin(3 * i + phase)),
-  });
   const [a, b] = [input("a", "float32", ["B", 2, 4, 4]), input("b", "float32", ["B", 2, 4, 4])];
   const feeds = { a: value([3, 2, 4, 4], 1), b: value([3, 2, 4, 4], 2) };
   const ways = [false, true].flatMap((transA) => [false, true].map((transB) => ({ transA, transB })));
@@ -61,6 +62,36 @@ test("batched products, either way round", async () => {
   const [expected, found] = await Promise.all(["cpu", "webgpu"].map(run));
   for (const [name, { data }] of Object.entries(expected ?? {}))
     expectClose((found?.[name]?.data ?? []) as Float32Array, data as Float32Array, 1e-6, name);
+});
+
+test.each([
+  ["a few rows that share a matrix", 3, 5, 4],
+  ["a column for each row", 3, 5, 1],
+  ["rows of one number", 2, 1, 6],
+  ["many rows", 9, 5, 4],
+])("batched products of %s", async (_, m, k, n) => {
+  const rows = value([2, 3, m, k], 1);
+  const [a, b] = [input("a", "float32", ["B", 3, m, k]), input("b", "float32", ["B", 3, k, "N"])];
+  const feeds = { a: rows, b: value([2, 3, k, n], 2) };
+  const shared = { a: rows, b: value([1, 3, k, n], 3) };
+  for (const [right, given] of [
+    [b, feeds],
+    [input("b", "float32", [1, 3, k, n]), shared],
+  ] as const) {
+    const expected = Array.from({ length: 2 * 3 * m * n }, (_v, i) => {
+      const [head, row, column] = [Math.floor(i / (m * n)), Math.floor(i / n) % m, i % n];
+      const of = given.b.data.length === 3 * k * n ? head % 3 : head;
+      let sum = 0;
+      for (let j = 0; j < k; j++)
+        sum += (rows.data[(head * m + row) * k + j] ?? 0) * (given.b.data[(of * k + j) * n + column] ?? 0);
+      return sum;
+    });
+    for (const device of ["cpu", "webgpu"]) {
+      const { y } = await (await here.open(toOnnx({ y: matMul(a, right) }, device))).run(given);
+      expect(y?.shape).toEqual([2, 3, m, n]);
+      expectClose((y?.data ?? []) as Float32Array, expected, 1e-6, device);
+    }
+  }
 });
 
 test("sines and cosines by arithmetic, as far as texts are long", async () => {

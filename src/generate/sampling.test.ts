@@ -172,6 +172,18 @@ describe("argmax", () => {
     expect(argmax(Float32Array.of(Number.NEGATIVE_INFINITY, -9))).toBe(1);
   });
 
+  test("is what a plain search finds, at every length and place", () => {
+    const random = new Random(7);
+    for (let length = 1; length < 40; length++)
+      for (let top = 0; top < length; top++) {
+        const logits = Float32Array.from({ length }, () => Math.round(8 * random.uniform()) - 9);
+        if (top % 2 === 0) logits[top] = 1;
+        expect(argmax(logits)).toBe(logits.indexOf(Math.max(...logits)));
+        logits[top] = Number.NaN;
+        expect(() => argmax(logits)).toThrow(UserError);
+      }
+  });
+
   test.each([[[]], [[Number.NaN, 1]], [[1, Number.NaN]], [[Number.NEGATIVE_INFINITY]]])("refuses %j", (logits) => {
     expect(() => argmax(Float32Array.from(logits))).toThrow(UserError);
   });

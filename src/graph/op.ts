@@ -7,6 +7,8 @@ import { describe, Tensor, type TensorType } from "./tensor.js";
 export interface Kernels {
   /** Batched products that read a matrix transposed; without, it is transposed first. */
   readonly transposedMatMul: boolean;
+  /** Products of one row and a matrix that read the matrix as it lies, faster than those of a few rows. */
+  readonly rowByMatrix: boolean;
   /** Weights as they are stored in 16 bits, widened at each use; without, they are widened once, as the graph is opened. */
   readonly halves: boolean;
   /** Sine and cosine to float32's precision at every angle. */

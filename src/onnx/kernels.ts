@@ -2,15 +2,16 @@
 
 import type { Kernels } from "../graph/op.js";
 
-const all: Kernels = { transposedMatMul: true, halves: true, trigonometry: true };
+const all: Kernels = { transposedMatMul: true, rowByMatrix: false, halves: true, trigonometry: true };
 
-/** Of devices that are not here: as on the processor. */
-const lacking: Readonly<Record<string, Partial<Kernels>>> = {
+/** Of devices that are not here: all kernels. */
+const own: Readonly<Record<string, Partial<Kernels>>> = {
+  cpu: { rowByMatrix: true },
   // It knows no bfloat16, and float16 only where the graphics card has it. Sines are promised within 2⁻¹¹, from −π to π alone
   // (WGSL's table of accuracies).
   webgpu: { transposedMatMul: false, halves: false, trigonometry: false },
 };
 
 export function kernelsOn(device: string): Kernels {
-  return { ...all, ...lacking[device] };
+  return { ...all, ...own[device] };
 }

@@ -64,7 +64,9 @@ const batched: Op<[a: Tensor, b: Tensor], MatMulAttributes> = op<[Tensor, Tensor
       transB ? batched(g, a, { transA: true, transB: transA }) : batched(a, g, { transA: !transA });
     return [() => unbroadcast(byA(), a), () => unbroadcast(byB(), b)];
   },
-  lower: (e, names, { attributes: { transA = false, transB = false }, inputs }) => {
+  lower: (e, names, { attributes: { transA = false, transB = false }, inputs, output }) => {
+    const byRow = transA || transB ? undefined : rowByRow(e, names, inputs, output);
+    if (byRow !== undefined) return byRow;
     // The runtime's own op reads matrices either way round: no transposed copy of a batch's attention weights.
     if ((transA || transB) && e.kernels.transposedMatMul)
       return e.node("FusedMatMul", names, { transA: transA ? 1 : 0, transB: transB ? 1 : 0 }, "com.microsoft");
@@ -74,6 +76,33 @@ const batched: Op<[a: Tensor, b: Tensor], MatMulAttributes> = op<[Tensor, Tensor
   },
   flops: ([a], y, { transA = false }) => [2, ...y.shape, lastTwo(a as TensorType, transA)[1]],
 });
+
+/** Below so many rows a product is faster row by row: measured with 3 and 4 (1.2–1.8 times), at 7 and 8 either way takes as long. */
+const MANY_ROWS = 7;
+
+/**
+ * A few rows, each by itself: the runtime multiplies one row by a matrix where the matrix lies, and for several it copies the
+ * matrix into another order first. So go the few query heads that share a cached key head, one token at a time.
+ */
+function rowByRow(
+  e: Emitter,
+  [nameA, nameB]: readonly string[],
+  [a, b]: readonly Tensor[],
+  output: Tensor,
+): string | undefined {
+  const [left, right] = [(a as Tensor).shape, (b as Tensor).shape];
+  const [m, k] = left.slice(-2) as [Dim, Dim];
+  const n = right.at(-1) as Dim;
+  // A product of columns and rows has nothing to add up.
+  if (k === 1) return e.node("Mul", [nameA as string, nameB as string]);
+  const few = typeof m === "number" && m > 1 && m < MANY_ROWS;
+  // A single column is no matrix, and one matrix for all rows is copied once for all.
+  if (!e.kernels.rowByMatrix || !few || n === 1 || right.length === 2) return undefined;
+  const rows = e.reshape(nameA as string, left, [...left.slice(0, -2), m, 1, k]);
+  const matrices = e.reshape(nameB as string, right, [...right.slice(0, -2), 1, k, n]);
+  const apart = [...output.shape.slice(0, -2), m, 1, n];
+  return e.reshape(e.node("MatMul", [rows, matrices]), apart, output.shape);
+}
 
 /** The last two axes exchanged. */
 function turned(e: Emitter, name: string, { shape: { length } }: Tensor): string {
