@@ -52,6 +52,8 @@ export interface CollateOptions {
   readonly padTokenId: number;
   /** For each example the tokens that take part; default all. Edits outside are left out, labels outside are refused. */
   readonly spans?: readonly Span[];
+  /** The batch's length is a multiple of it. Default 1. */
+  readonly multipleOf?: number;
 }
 
 /**
@@ -100,7 +102,8 @@ export function collateTokens(sequences: readonly Sequence[], options: CollateOp
   const size = sequences.length;
   invariant(size > 0, "a batch of no examples");
   const spans = options.spans ?? sequences.map((e) => ({ start: 0, end: e.inputIds.length }));
-  const length = Math.max(...spans.map((s) => s.end - s.start));
+  const { multipleOf = 1 } = options;
+  const length = Math.ceil(Math.max(...spans.map((s) => s.end - s.start)) / multipleOf) * multipleOf;
   const ids = new BigInt64Array(size * length).fill(BigInt(options.padTokenId));
   const positions = new Int32Array(size * length);
   const keyPositions = new Int32Array(size * length).fill(PADDING_POSITION);

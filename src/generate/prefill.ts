@@ -2,6 +2,7 @@
 
 import { PADDING_POSITION } from "../data/collate.js";
 import { groupsByLength } from "../data/groups.js";
+import { queryPartsFor } from "../models/attention.js";
 import type { HostTensor } from "../runtime/runtime.js";
 import { KeyValueCache } from "./cache.js";
 import { editFeeds, type RowEdits } from "./edits.js";
@@ -19,13 +20,15 @@ export interface PromptRow {
  */
 const PASS_TOKENS = 1024;
 
-/** Feeds that prefill and extension share: rows of ids from `starts` on, padded on the right to the longest. */
+/** Feeds that prefill and extension share: rows of ids from `start` on, padded on the right to one length in whole stretches. */
 function tokenFeeds(
   ids: readonly (readonly number[])[],
   start: number,
 ): Record<string, HostTensor> & { ids: HostTensor } {
   const b = ids.length;
-  const t = Math.max(...ids.map((row) => row.length));
+  const longest = Math.max(...ids.map((row) => row.length));
+  const parts = queryPartsFor(longest);
+  const t = Math.ceil(longest / parts) * parts;
   const feeds = {
     ids: { shape: [b, t], data: new BigInt64Array(b * t) },
     positions: { shape: [b, t], data: new Int32Array(b * t) },
@@ -62,7 +65,7 @@ async function firstPass(
     rows.map((r) => ({ edits: r.edits, start: 0 })),
     t,
   );
-  const session = await sessionsOf(target).get("prefill");
+  const session = await sessionsOf(target).get("prefill", queryPartsFor(t));
   const all = { ...feeds, ...edits, keyPositions: { shape: [b, t], data: keyPositions } };
   const taken = rows.map(({ ids }, from) => ({ row: places[from] as number, from, count: ids.length }));
   return (await cache.run(session, all, t, taken)).logits as HostTensor;
@@ -72,12 +75,12 @@ async function firstPass(
 async function nextPass(target: Generative, cache: KeyValueCache, row: PromptRow, end: number): Promise<HostTensor> {
   const start = cache.lengths[0] as number;
   const feeds = tokenFeeds([row.ids.slice(start, end)], start);
-  const edits = editFeeds(target, [{ edits: row.edits, start }], end - start);
-  const session = await sessionsOf(target).get("extend");
-  const t = end - start;
+  const [, t] = feeds.ids.shape as [number, number];
+  const edits = editFeeds(target, [{ edits: row.edits, start }], t);
+  const session = await sessionsOf(target).get("extend", queryPartsFor(t));
   cache.reserve(end);
   const all = { ...feeds, ...edits, ...cache.feeds(), keyPositions: cache.keyPositions(t) };
-  return (await cache.run(session, all, t, [{ row: 0, from: 0, count: t }])).logits as HostTensor;
+  return (await cache.run(session, all, t, [{ row: 0, from: 0, count: end - start }])).logits as HostTensor;
 }
 
 /** Angles that depend on the length so far want the whole prompt in one pass. */

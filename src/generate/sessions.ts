@@ -1,7 +1,7 @@
 /** The graphs of generation, opened once for each model and once for each edited model, and kept. */
 
 import { UserError } from "../errors.js";
-import { plus } from "../graph/dim.js";
+import { plus, times } from "../graph/dim.js";
 import { input, type Tensor } from "../graph/tensor.js";
 import { headPartsOf, type KeyValues } from "../models/attention.js";
 import { CausalLM } from "../models/causal-lm.js";
@@ -66,15 +66,16 @@ function readingParts({ config }: CausalLM): number {
  * the edits' own. Outputs: `logits` [B, V] at the last tokens; the live tokens' `keys` [B, L·KV, hd, T] and `values`
  * [B, L·KV, T, hd], joined because each fetched output is a copy and a call.
  */
-function outputsOf(kind: GraphKind, model: CausalLM, tap: Tap): Record<string, Tensor> {
+function outputsOf(kind: GraphKind, model: CausalLM, tap: Tap, queryParts: number): Record<string, Tensor> {
   const past = kind === "prefill" ? undefined : pastInputs(model);
   // Known to be one, it leaves heads in their places: no transposes.
-  const t = kind === "decode" || kind === "packed" ? 1 : "T";
+  const t = kind === "decode" || kind === "packed" ? 1 : times(queryParts, "T");
   const tokens = {
     ids: input("ids", "int64", ["B", t]),
     positions: input("positions", "int32", ["B", t]),
     keyPositions: input("keyPositions", "int32", ["B", past === undefined ? t : plus("P", t)]),
     fewRows: kind === "packed",
+    queryParts,
     headParts: kind === "prefill" || kind === "extend" ? readingParts(model) : 1,
   };
   const { hidden, live } = model.forward(past === undefined ? tokens : { ...tokens, past }, tap);
@@ -90,18 +91,23 @@ function outputsOf(kind: GraphKind, model: CausalLM, tap: Tap): Record<string, T
 export class GenerationSessions {
   readonly #model: CausalLM;
   readonly #tap: () => Tap;
-  readonly #open = new Map<GraphKind, Promise<Session>>();
+  readonly #open = new Map<string, Promise<Session>>();
 
   constructor(target: Generative) {
     this.#model = baseOf(target);
     this.#tap = target instanceof ReftModel ? () => target.tap({ training: false }).tap : () => untapped;
   }
 
-  /** The graph, opened at the first call. */
-  get(kind: GraphKind): Promise<Session> {
-    const before = this.#open.get(kind);
+  /**
+   * The graph, opened at the first call.
+   *
+   * @param queryParts in how many stretches its T tokens attend: a divisor of T
+   */
+  get(kind: GraphKind, queryParts = 1): Promise<Session> {
+    const key = `${kind} ${queryParts}`;
+    const before = this.#open.get(key);
     if (before !== undefined) return before;
-    const model = toOnnx(outputsOf(kind, this.#model, this.#tap()), this.#model.runtime.device);
+    const model = toOnnx(outputsOf(kind, this.#model, this.#tap(), queryParts), this.#model.runtime.device);
     const { quantised } = this.#model.checkpoint;
     // Reading prompts makes large activations, and 16-bit weights are widened step by step: memory to use again. A packed
     // step has neither, and its allocations are small.
@@ -109,9 +115,9 @@ export class GenerationSessions {
       prepack: kind === "packed" || quantised?.int8Activations === "always",
       arena: kind !== "packed" || this.#model.widens || quantised !== undefined,
     });
-    this.#open.set(kind, session);
+    this.#open.set(key, session);
     // A failed opening may be tried again.
-    session.catch(() => this.#open.delete(kind));
+    session.catch(() => this.#open.delete(key));
     return session;
   }
 

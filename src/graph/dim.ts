@@ -51,18 +51,43 @@ export function times(...dims: readonly Dim[]): Dim {
   return (coefficient === 1 ? atoms : [String(coefficient), ...atoms]).join("*");
 }
 
-/** The sum of dims in canonical form: `plus("T", "P")` is "P+T". */
-export function plus(...dims: readonly Dim[]): Dim {
-  let known = 0;
-  const terms: string[] = [];
-  for (const dim of dims.flatMap((d) => (typeof d === "number" ? [d] : splitSum(d)))) {
-    if (typeof dim === "number") known += dim;
-    else terms.push(dim);
+/** How often each product of atoms occurs in a sum of dims; numbers count under "". */
+function coefficients(dims: readonly Dim[]): Map<string, number> {
+  const found = new Map<string, number>();
+  for (const term of dims.flatMap((d) => (typeof d === "number" ? [d] : splitSum(d)))) {
+    const { coefficient, atoms } = factors(term);
+    const key = coefficient === 0 ? "" : atoms.join("*");
+    found.set(key, (found.get(key) ?? 0) + coefficient);
   }
-  if (terms.length === 0) return known;
-  terms.sort();
-  if (known !== 0) terms.push(String(known));
-  return terms.join("+");
+  return found;
+}
+
+/** The sum that `coefficients` took apart. */
+function sum(terms: ReadonlyMap<string, number>): Dim {
+  const known = terms.get("") ?? 0;
+  const rest = [...terms].filter(([key, n]) => key !== "" && n !== 0).sort(([a], [b]) => (a < b ? -1 : 1));
+  if (rest.length === 0) return known;
+  return [...rest.map(([key, n]) => times(n, key)), ...(known === 0 ? [] : [known])].join("+");
+}
+
+/** The sum of dims in canonical form: `plus("T", "P")` is "P+T", `plus("T", "T")` is "2*T". */
+export function plus(...dims: readonly Dim[]): Dim {
+  return sum(coefficients(dims));
+}
+
+/** a − b where that is a dim: both numbers, or nothing of b that is not in a. */
+export function minus(a: Dim, b: Dim): Dim | undefined {
+  if (typeof a === "number" && typeof b === "number") return a - b;
+  const terms = coefficients([a]);
+  for (const [key, n] of coefficients([b])) terms.set(key, (terms.get(key) ?? 0) - n);
+  return [...terms.values()].some((n) => n < 0) ? undefined : sum(terms);
+}
+
+/** A dim that is a multiple of `parts`, divided by it. */
+export function divide(dim: Dim, parts: number): Dim {
+  const { coefficient, atoms } = factors(dim);
+  if (coefficient % parts !== 0) throw new Error(`internal: ${dim} does not come in ${parts} parts`);
+  return times(coefficient / parts, ...atoms.map((a) => a.replace(/^\((.*)\)$/, "$1")));
 }
 
 /** The factors of a product: "64*B*(P+T)" is [64, "B", "P+T"]. */

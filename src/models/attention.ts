@@ -1,6 +1,6 @@
 /** Causal attention of live tokens over themselves and a cached past. */
 
-import { type Dim, plus, times } from "../graph/dim.js";
+import { type Dim, divide, minus, plus, times } from "../graph/dim.js";
 import { constant, scalar, type Tensor } from "../graph/tensor.js";
 import {
   add,
@@ -35,16 +35,48 @@ export interface HeadShape {
 /** Added to scores that must not count. Large, yet far from overflow when a score is added to it. */
 export const masked = -1e30;
 
+/** In stretches, T queries compute (n + 1) / 2n of T² scores: 5/8 in four, 9/16 in eight, for twice as many products. */
+const STRETCHES = 4;
+/** Shorter texts gain less from it than so many more products cost. */
+const MANY_TOKENS = 256;
+
+/** In how many stretches so many tokens a row attend, where that is theirs to choose: it pads them to a multiple. */
+export function queryPartsFor(tokens: number): number {
+  return tokens < MANY_TOKENS ? 1 : STRETCHES;
+}
+
+/** How the queries of a call come to their keys. */
+export interface QueryShape {
+  /** How many query heads share the mask of a key head: `maskGroups`. */
+  readonly groups: number;
+  readonly window: number | undefined;
+  /** In how many stretches queries come. Default 1. */
+  readonly parts?: number | undefined;
+}
+
 /**
- * The additive mask [B, 1, G·T, S]: 0 where key j may be seen by query i (keyPosition ≤ position, and within the window),
- * repeated for the G query heads that share a key head. Padding and unfilled cache have a key position beyond all queries.
+ * The additive masks [B, 1, G·T/n, S], one a stretch of queries: 0 where key j may be seen by query i (keyPosition ≤ position,
+ * and within the window), repeated for the G query heads that share a key head. Padding and unfilled cache have a key position
+ * beyond all queries. A stretch of several has the keys up to its own end and no later ones, which it would not see.
  */
-export function causalMask(
+export function causalMasks(
   positions: Tensor,
   keyPositions: Tensor,
-  groups: number,
-  window: number | undefined,
-): Tensor {
+  { groups, window, parts = 1 }: QueryShape,
+): Tensor[] {
+  if (parts === 1) return [causalMask(positions, keyPositions, groups, window)];
+  const stretch = divide(positions.dim(1), parts);
+  const past = minus(keyPositions.dim(1), positions.dim(1));
+  if (past === undefined) throw new Error("internal: fewer keys than queries");
+  return Array.from({ length: parts }, (_, i) => {
+    const end = times(i + 1, stretch);
+    const queries = slice(positions, { axis: 1, start: times(i, stretch), end });
+    const keys = slice(keyPositions, { axis: 1, start: 0, end: plus(past, end) });
+    return causalMask(queries, keys, groups, window);
+  });
+}
+
+function causalMask(positions: Tensor, keyPositions: Tensor, groups: number, window: number | undefined): Tensor {
   const [b, t] = [positions.dim(0), positions.dim(1)];
   const s = keyPositions.dim(1);
   const query = reshape(positions, { shape: [b, t, 1] });
@@ -95,15 +127,16 @@ export function maskGroups({ heads, kvHeads }: Omit<HeadShape, "headDim">, headP
 }
 
 /**
- * softmax(q·Kᵀ + mask)·V. q [B, T, H, hd], already scaled, k, v [B, T, KV, hd], mask as `causalMask` makes it; returns rows
- * [B·T, H·hd] and the live tokens' keys and values. The past is multiplied where it lies: concatenating scores, not caches.
- * Attention weights, which grow with the square of the length, are not kept for the derivative but computed again there.
+ * softmax(q·Kᵀ + mask)·V. q [B, T, H, hd], already scaled, k, v [B, T, KV, hd], a mask for all queries or one for each stretch of
+ * them; returns rows [B·T, H·hd] and the live tokens' keys and values. The past is multiplied where it lies: concatenating
+ * scores, not caches. Attention weights, which grow with the square of the length, are not kept for the derivative but computed
+ * again there.
  */
 export function attend(
   q: Tensor,
   k: Tensor,
   v: Tensor,
-  mask: Tensor,
+  masks: readonly Tensor[],
   shape: HeadShape,
   { past, headParts = 1 }: AttendOptions = {},
 ): { rows: Tensor; live: KeyValues } {
@@ -111,22 +144,41 @@ export function attend(
   const { heads, kvHeads, headDim } = shape;
   const queries = transpose(q, { axes: [0, 2, 1, 3] });
   const live = { keys: transpose(k, { axes: [0, 2, 3, 1] }), values: transpose(v, { axes: [0, 2, 1, 3] }) };
-  // Frozen where there is one. It is handed over where heads come in parts, otherwise used as it lies.
+  const stretch = divide(t, masks.length);
+  const mixed = masks.map((mask, i) => {
+    const end = times(i + 1, stretch);
+    const seen = (x: Tensor, axis: number): Tensor => (end === t ? x : slice(x, { axis, start: 0, end }));
+    const own = { keys: seen(live.keys, 3), values: seen(live.values, 2) };
+    const query = masks.length === 1 ? queries : slice(queries, { axis: 2, start: times(i, stretch), end });
+    return mixHeads(query, own, past, mask, kvHeads, headParts);
+  });
+  const all = mixed.length === 1 ? (mixed[0] as Tensor) : concat(...mixed, { axis: 2 });
+  const perHead = transpose(all, { axes: [0, 2, 1, 3] });
+  return { rows: reshape(perHead, { shape: [times(b, t), heads * headDim] }), live };
+}
+
+/** The mixture for all heads [B, H, T, hd], in parts or at once. */
+function mixHeads(
+  queries: Tensor,
+  own: KeyValues,
+  past: KeyValues | undefined,
+  mask: Tensor,
+  kvHeads: number,
+  headParts: number,
+): Tensor {
+  // The past is frozen where there is one. It is handed over where heads come in parts, otherwise used as it lies.
   const mix: Mix = (query, keys, values, pastKeys = past?.keys, pastValues = past?.values) => {
     const looksBack = pastKeys !== undefined && pastValues !== undefined;
-    const own = matMul(query, keys);
-    const scores = looksBack ? concat(matMul(query, pastKeys), own, { axis: 3 }) : own;
+    const ofOwn = matMul(query, keys);
+    const scores = looksBack ? concat(matMul(query, pastKeys), ofOwn, { axis: 3 }) : ofOwn;
     const weights = softmax(add(scores, mask));
     return looksBack ? mixBoth(weights, pastValues, values) : matMul(weights, values);
   };
   const f = mix as (...inputs: readonly Tensor[]) => Tensor;
   const inputs = past === undefined ? [] : [past.keys, past.values];
-  const mixed =
-    headParts > 1
-      ? recomputedInParts(f, headParts, queries, live.keys, live.values, ...inputs)
-      : inGroups((grouped) => recomputed(f, grouped, live.keys, live.values), queries, kvHeads);
-  const perHead = transpose(mixed, { axes: [0, 2, 1, 3] });
-  return { rows: reshape(perHead, { shape: [times(b, t), heads * headDim] }), live };
+  return headParts > 1
+    ? recomputedInParts(f, headParts, queries, own.keys, own.values, ...inputs)
+    : inGroups((grouped) => recomputed(f, grouped, own.keys, own.values), queries, kvHeads);
 }
 
 type Mix = (query: Tensor, keys: Tensor, values: Tensor, pastKeys?: Tensor, pastValues?: Tensor) => Tensor;

@@ -3,7 +3,7 @@
 import { times } from "../graph/dim.js";
 import { scalar, type Tensor } from "../graph/tensor.js";
 import { activations, add, blockLinear, gather, gemm, mul, reshape, rmsNormalization, rotary } from "../ops/index.js";
-import { attend, causalMask, type KeyValues, maskGroups, splitHeads, tapProjections } from "./attention.js";
+import { attend, causalMasks, type KeyValues, maskGroups, splitHeads, tapProjections } from "./attention.js";
 import type { ModulePaths } from "./components.js";
 import type { ModelConfig } from "./config.js";
 import { type Decoded, type LiveTokens, runBlock } from "./family.js";
@@ -74,7 +74,7 @@ export function llamaForward(
   tap: Tap,
   own: LlamaLike = {},
 ): Decoded {
-  const { positions, keyPositions, headParts = 1 } = tokens;
+  const { positions, keyPositions, headParts = 1, queryParts: parts } = tokens;
   const [b, t] = [positions.dim(0), positions.dim(1)];
   if (c.rope === undefined) throw new Error("internal: a Llama-like config without rope");
   const angles = ropeAngles(c.rope, positions);
@@ -82,7 +82,9 @@ export function llamaForward(
   const scale = scalar(c.headDim ** -0.5);
   const scaled = { cos: mul(angles.cos, scale), sin: mul(angles.sin, scale) };
   const groups = maskGroups(c, headParts);
-  const masks = new Map([...new Set(c.windows)].map((w) => [w, causalMask(positions, keyPositions, groups, w)]));
+  const masksOf = (window: number | undefined): Tensor[] =>
+    causalMasks(positions, keyPositions, { groups, window, parts });
+  const masks = new Map([...new Set(c.windows)].map((w) => [w, masksOf(w)]));
   const live: KeyValues[] = [];
 
   const attention = (layer: Weights, x: Tensor, index: number, at: TapPlace): Tensor => {
@@ -95,8 +97,8 @@ export function llamaForward(
     const q = turned(rows[0], c.heads, "q_norm", scaled);
     const k = turned(rows[1], c.kvHeads, "k_norm", angles);
     const v = splitHeads(rows[2], b, t, c.kvHeads, c.headDim);
-    const mask = masks.get(c.windows[index]) as Tensor;
-    const result = attend(q, k, v, mask, c, { past: tokens.past?.[index], headParts });
+    const seen = masks.get(c.windows[index]) as Tensor[];
+    const result = attend(q, k, v, seen, c, { past: tokens.past?.[index], headParts });
     live[index] ??= result.live;
     const mixed = at("attention_value_output", result.rows);
     return linear(layer.under("o_proj"), mixed, c.heads * c.headDim, c.hiddenSize);

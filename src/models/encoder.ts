@@ -119,7 +119,7 @@ export function encoderForward(model: Weights, c: EncoderConfig, tokens: LiveTok
     const project = (name: string): Tensor => linear(layer.under(`self.${name}`), x, d, d);
     const rows = tapProjections(at, project("query"), project("key"), project("value"));
     const [q, k, v] = rows.map((r) => splitHeads(r, b, t, c.heads, c.headDim)) as [Tensor, Tensor, Tensor];
-    const result = attend(mul(q, scale), k, v, mask, c, { headParts: tokens.headParts });
+    const result = attend(mul(q, scale), k, v, [mask], c, { headParts: tokens.headParts });
     live[index] ??= result.live;
     const mixed = linear(layer.under("output.dense"), at("attention_value_output", result.rows), d, d);
     return norm(layer.under("output.LayerNorm"), add(mixed, x), c);

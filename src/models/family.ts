@@ -28,6 +28,11 @@ export interface LiveTokens {
   readonly recomputeBlocks?: boolean;
   /** In how many parts heads attend, one of `headPartsOf`: less memory where texts are long. Default 1. */
   readonly headParts?: number;
+  /**
+   * In how many stretches T queries attend, each to the keys up to its own end: fewer products where texts are long. T is so
+   * many times a symbol, and a row's tokens stand in the order of their positions, padding last. Default 1; encoders have one.
+   */
+  readonly queryParts?: number;
   /** There are a few of them, as in decoding: quantised weights are then read by kernels made for that. */
   readonly fewRows?: boolean;
 }

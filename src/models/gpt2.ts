@@ -3,7 +3,7 @@
 import { z } from "zod";
 import { scalar, type Tensor } from "../graph/tensor.js";
 import { activations, add, layerNormalization, mul, slice } from "../ops/index.js";
-import { attend, causalMask, type KeyValues, splitHeads, tapProjections } from "./attention.js";
+import { attend, causalMasks, type KeyValues, splitHeads, tapProjections } from "./attention.js";
 import { embed, product } from "./blocks.js";
 import { scoreHead } from "./classifier-heads.js";
 import { activationName, headWidth, type ModelConfig, parseConfig } from "./config.js";
@@ -96,7 +96,8 @@ export const gpt2: Family = {
     const model = body(root);
     const d = c.hiddenSize;
     const [b, t] = [tokens.positions.dim(0), tokens.positions.dim(1)];
-    const mask = causalMask(tokens.positions, tokens.keyPositions, 1, undefined);
+    const shape = { groups: 1, window: undefined, parts: tokens.queryParts };
+    const masks = causalMasks(tokens.positions, tokens.keyPositions, shape);
     const live: KeyValues[] = [];
 
     const attention = (layer: Weights, x: Tensor, index: number, at: TapPlace): Tensor => {
@@ -105,7 +106,7 @@ export const gpt2: Family = {
       const rows = tapProjections(at, part(0), part(1), part(2));
       const [q, k, v] = rows.map((r) => splitHeads(r, b, t, c.heads, c.headDim)) as [Tensor, Tensor, Tensor];
       const how = { past: tokens.past?.[index], headParts: tokens.headParts };
-      const result = attend(mul(q, scalar(c.scale(index))), k, v, mask, c, how);
+      const result = attend(mul(q, scalar(c.scale(index))), k, v, masks, c, how);
       live[index] ??= result.live;
       return conv1d(layer.under("c_proj"), at("attention_value_output", result.rows), d, d);
     };

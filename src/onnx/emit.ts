@@ -1,6 +1,6 @@
 /** Graph in, ONNX model bytes out. Names are given here and nowhere else; weights stay in their files. */
 
-import { type Dim, isSum, splitProduct, splitSum } from "../graph/dim.js";
+import { type Dim, isSum, splitProduct, splitSum, times } from "../graph/dim.js";
 import type { Emitter, Kernels, OnnxAttributes, OpSpec } from "../graph/op.js";
 import { type DType, type Tensor, topological, type WeightBytes } from "../graph/tensor.js";
 import { kernelsOn } from "./kernels.js";
@@ -236,10 +236,21 @@ class Emission implements Emitter {
         if (axis >= 0) return this.node("Shape", [i.name], { start: axis, end: axis + 1 });
       }
       const parts = isSum(dim) ? splitSum(dim) : splitProduct(dim);
+      const multiple = parts.length < 2 ? this.multipleOf(dim) : undefined;
+      if (multiple !== undefined) return this.node("Div", [this.size(times(multiple, dim)), this.int64s([multiple])]);
       if (parts.length < 2) throw new Error(`internal: no graph input has the dimension ${dim}`);
       const type = isSum(dim) ? "Add" : "Mul";
       return parts.map((p) => this.size(p)).reduce((a, b) => this.node(type, [a, b]));
     });
+  }
+
+  /** The number for which some input has so many times a symbol as a dimension. */
+  private multipleOf(symbol: string): number | undefined {
+    const dims = this.inputs.flatMap((i) => i.shape);
+    const found = dims.find(
+      (d) => typeof d === "string" && splitProduct(d)[1] === symbol && Number(splitProduct(d)[0]) > 1,
+    );
+    return found === undefined ? undefined : Number(splitProduct(String(found))[0]);
   }
 
   /**

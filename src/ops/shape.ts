@@ -1,6 +1,6 @@
 /** Ops that move values without changing them: reshape, transpose, expand, concat, slice. */
 
-import { type Dim, plus, splitSum, times } from "../graph/dim.js";
+import { type Dim, minus, plus, times } from "../graph/dim.js";
 import { type Op, op, typeError } from "../graph/op.js";
 import { scalar, type Tensor, type TensorType } from "../graph/tensor.js";
 import { unbroadcast } from "./broadcast.js";
@@ -90,12 +90,12 @@ export interface SliceAttributes {
   readonly end: Dim;
 }
 
-/** The part [start, end) of `axis`; `end − start` must be known, or `start` 0, or `end` the sum of `start` and a symbol. */
+/** The part [start, end) of `axis`; `end − start` must be a dim. */
 export const slice: Op<[x: Tensor], SliceAttributes> = op<[Tensor], SliceAttributes>("Slice", {
   type: (inputs, { axis, start, end }) => {
     const x = inputs[0] as TensorType;
     const whole = x.shape[axis];
-    const size = difference(end, start);
+    const size = minus(end, start);
     if (whole === undefined) typeError("Slice", inputs, `there is no axis ${axis}`);
     if (size === undefined) typeError("Slice", inputs, `the size of [${start}, ${end}) is not known`);
     if (Number(size) < 0 || Number(start) < 0 || Number(end) > Number(whole))
@@ -109,7 +109,7 @@ export const slice: Op<[x: Tensor], SliceAttributes> = op<[Tensor], SliceAttribu
       const padding = (size: Dim): Tensor =>
         expand(scalar(0), { shape: x.shape.map((d, i) => (i === axis ? size : d)) });
       if (start !== 0) parts.unshift(padding(start));
-      const rest = difference(x.dim(axis), end);
+      const rest = minus(x.dim(axis), end);
       if (rest === undefined)
         typeError("Slice", [x.type], `the derivative needs the size after ${end} of axis ${axis}`);
       if (rest !== 0) parts.push(padding(rest));
@@ -119,16 +119,3 @@ export const slice: Op<[x: Tensor], SliceAttributes> = op<[Tensor], SliceAttribu
   lower: (e, [x], { attributes: { axis, start, end } }) =>
     e.node("Slice", [x as string, e.sizes([start]), e.sizes([end]), e.int64s([axis])]),
 });
-
-/** end − start where it is a dim: both known, or `start`'s terms among `end`'s. */
-function difference(end: Dim, start: Dim): Dim | undefined {
-  if (typeof end === "number" && typeof start === "number") return end - start;
-  if (start === 0) return end;
-  const terms = splitSum(String(end));
-  for (const term of splitSum(String(start))) {
-    const at = terms.indexOf(term);
-    if (at < 0) return undefined;
-    terms.splice(at, 1);
-  }
-  return plus(...terms);
-}

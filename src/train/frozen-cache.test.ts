@@ -43,7 +43,7 @@ async function counting(options: Partial<FrozenStoreOptions> = {}) {
   /** The last `live` tokens of each are live. */
   const feeds = async (live: number, ...sequences: Sequence[]) => {
     const spans = sequences.map(({ inputIds }): Span => ({ start: inputIds.length - live, end: inputIds.length }));
-    return cache.feeds(sequences, spans);
+    return cache.feeds(sequences, spans, live);
   };
   return { feeds, asked, cache };
 }
@@ -94,7 +94,7 @@ test("an error of the frozen graph is the batch's, and the next try may succeed"
     if (broken) return Promise.reject(new Error("broke"));
     return Promise.resolve({ outputs: { "frozen.0": { shape: [1, 1], data: Float32Array.of(5) } }, length: 1 });
   });
-  const one = [[sequence(5)], [{ start: 0, end: 1 }]] as const;
+  const one = [[sequence(5)], [{ start: 0, end: 1 }], 1] as const;
   await expect(cache.feeds(...one)).rejects.toThrow("broke");
   broken = false;
   expect((await cache.feeds(...one))["frozen.0"]?.data).toEqual(Float32Array.of(5));

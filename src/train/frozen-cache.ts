@@ -39,8 +39,12 @@ export class FrozenCache {
     this.compute = compute;
   }
 
-  /** The frozen feeds of a batch. They stay this cache's own: what is lent comes back to it, and serves the next batch. */
-  async feeds(sequences: readonly Sequence[], spans: readonly Span[]): Promise<FrozenFeeds> {
+  /**
+   * The frozen feeds of a batch. They stay this cache's own: what is lent comes back to it, and serves the next batch.
+   *
+   * @param length live tokens a row, padding included
+   */
+  async feeds(sequences: readonly Sequence[], spans: readonly Span[], length: number): Promise<FrozenFeeds> {
     const { last, shape } = this;
     if (last?.sequences.length === sequences.length && last.sequences.every((e, i) => e === sequences[i]))
       return last.feeds;
@@ -53,7 +57,7 @@ export class FrozenCache {
       const { start, end } = spans[i] as Span;
       return { past: start, live: end - start, chunks: chunks.map(piece), own: piece(own) };
     });
-    const feeds = assemble(entries, shape, last?.feeds);
+    const feeds = assemble(entries, shape, last?.feeds, length);
     this.last = { sequences, feeds };
     return feeds;
   }

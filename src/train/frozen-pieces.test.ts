@@ -154,6 +154,23 @@ test("memory that did not come back from its run is not used again", () => {
   expectBatch(assemble(entries, shape, feeds), [0, 3]);
 });
 
+test("rows may be longer than the longest needs, and are padded then", () => {
+  const entries = [entryOf(ran(4), 0), entryOf(ran(4), 3)];
+  const [plain, long] = [assemble(entries, shape), assemble(entries, shape, {}, 9)];
+  for (const [name, feed] of Object.entries(long)) {
+    const before = plain[name] as (typeof long)[string];
+    if (name.startsWith("past")) expect(feed).toEqual(before);
+    else {
+      const [rows, width] = before.shape as [number, number];
+      expect(feed.shape).toEqual([18, width]);
+      for (const n of [0, 1])
+        expect(feed.data.subarray(n * 9 * width, (n * 9 + rows / 2) * width)).toEqual(
+          before.data.subarray((n * rows * width) / 2, ((n + 1) * rows * width) / 2),
+        );
+    }
+  }
+});
+
 test("what is kept as bfloat16 comes back as that", () => {
   const entries = spans.map((_, b) => entryOf(ran(4), b, toBFloat16));
   const kept = (x: number): number => {

@@ -111,8 +111,12 @@ export type FrozenFeeds = Record<string, LentTensor>;
  *
  * @param old feeds whose memory is used again where it is large enough
  */
-export function assemble(entries: readonly Entry[], shape: FrozenShape, old: FrozenFeeds = {}): FrozenFeeds {
-  const length = Math.max(...entries.map((e) => e.live));
+export function assemble(
+  entries: readonly Entry[],
+  shape: FrozenShape,
+  old: FrozenFeeds = {},
+  length: number = Math.max(...entries.map((e) => e.live)),
+): FrozenFeeds {
   const past = Math.max(...entries.map((e) => e.past));
   const [b, { kvHeads, headDim }] = [entries.length, shape];
   const feeds: FrozenFeeds = {};

@@ -1,6 +1,6 @@
 /** The graphs of a training step: loss and gradients over whole examples, or cut along the frontier so that frozen work is fed in. */
 
-import { plus } from "../graph/dim.js";
+import { plus, times } from "../graph/dim.js";
 import { frontier, substitute } from "../graph/frontier.js";
 import { input, type Tensor, topological } from "../graph/tensor.js";
 import type { KeyValues } from "../models/attention.js";
@@ -36,6 +36,8 @@ export interface GraphOptions {
   readonly recomputeBlocks?: boolean | undefined;
   /** In how many parts heads attend, one of `headPartsOf`. Default 1. */
   readonly headParts?: number;
+  /** In how many stretches tokens attend, and a multiple of which they are. Default 1. */
+  readonly queryParts?: number;
   /** Default: the next token. */
   readonly objective?: Lossy;
   /** In how many parts labelled rows come. Default 1. */
@@ -43,21 +45,30 @@ export interface GraphOptions {
 }
 
 function build(reft: ReftModel, options: GraphOptions, withPast: boolean): Built {
-  const { training, recomputeBlocks = false, headParts = 1, objective = nextToken, parts = 1 } = options;
+  const {
+    training,
+    recomputeBlocks = false,
+    headParts = 1,
+    queryParts = 1,
+    objective = nextToken,
+    parts = 1,
+  } = options;
   const { config } = reft.model;
   const { tap, parameters, edited } = reft.tap({ training });
-  const ids = input("ids", "int64", ["B", "T"]);
+  const t = times(queryParts, "T");
+  const ids = input("ids", "int64", ["B", t]);
   const past = Array.from({ length: config.layers }, (_, layer) => ({
     keys: input(pastKeys(layer), "float32", ["B", config.kvHeads, config.headDim, "P"]),
     values: input(pastValues(layer), "float32", ["B", config.kvHeads, "P", config.headDim]),
   }));
   const tokens = {
     ids,
-    positions: input("positions", "int32", ["B", "T"]),
-    keyPositions: input("keyPositions", "int32", ["B", withPast ? plus("P", "T") : "T"]),
+    positions: input("positions", "int32", ["B", t]),
+    keyPositions: input("keyPositions", "int32", ["B", withPast ? plus("P", t) : t]),
     recomputeBlocks,
     headParts,
-    ...(reft.model.bidirectional ? { tokenTypes: input("tokenTypes", "int64", ["B", "T"]) } : {}),
+    queryParts,
+    ...(reft.model.bidirectional ? { tokenTypes: input("tokenTypes", "int64", ["B", t]) } : {}),
     ...(withPast ? { past } : {}),
   };
   const { hidden, live } = reft.model.forward(tokens, tap);
@@ -114,7 +125,7 @@ export function cutStep(reft: ReftModel, options: GraphOptions): CutStep {
   const pastLayers = whole.live.flatMap((_, layer) => (used.has(pastKeys(layer)) ? [layer] : []));
   const widths = cut.map((t) => {
     const width = t.dim(-1);
-    if (t.shape.length !== 2 || t.dim(0) !== "B*T" || typeof width !== "number")
+    if (t.shape.length !== 2 || t.dim(0) !== times(whole.ids.dim(0), whole.ids.dim(1)) || typeof width !== "number")
       throw new Error(`internal: a frozen tensor [${t.shape.join(", ")}] is not made of rows`);
     return width;
   });

@@ -3,6 +3,7 @@
 import { collateTokens, PADDING_POSITION, type Span, type TokenBatch } from "../data/collate.js";
 import type { Example, Sequence } from "../data/example.js";
 import { subspaceFactors } from "../data/subspaces.js";
+import { queryPartsFor } from "../models/attention.js";
 import type { ModelConfig } from "../models/config.js";
 import { type Site, widthAt } from "../models/site.js";
 import { toOnnx } from "../onnx/emit.js";
@@ -77,10 +78,11 @@ async function openWhole<Item>(objective: Objective<Item>, reft: ReftModel, opti
   return {
     run: async (items, weight, dropout) => {
       const spans = wholeSpans(reft, sequencesOf(objective, items), objective);
-      const { batch, feeds } = await batches.make(items, { ...options, spans }, weight);
+      const queries = queryPartsOf(reft, spans);
+      const { batch, feeds } = await batches.make(items, { ...options, spans, multipleOf: queries }, weight);
       const rows = partsOf(objective, reft, feeds);
       const heads = headPartsFor(reft.model.config, { batch: batch.size, live: batch.length, past: 0 });
-      const session = await sessions.get(`${rows} ${heads}`);
+      const session = await sessions.get(`${rows} ${heads} ${queries}`);
       const own = inParts(feeds, objective.inParts ?? [], rows);
       const all = { ...feedsOf(reft, batch, options, dropout), ...own, ...tokensOf(batch) };
       return resultOf(objective, items, reft, await session.run(all), options);
@@ -91,13 +93,18 @@ async function openWhole<Item>(objective: Objective<Item>, reft: ReftModel, opti
   };
 }
 
-/** In how many parts labelled rows come, and heads. */
-type StepParts = `${number} ${number}`;
+/** In how many parts labelled rows come, heads, and tokens in attention. */
+type StepParts = `${number} ${number} ${number}`;
 
 function graphOptions<Item>(objective: Objective<Item>, options: StepOptions, key: StepParts): GraphOptions {
   const { training, gradientCheckpointing: recomputeBlocks } = options;
-  const [parts, headParts] = key.split(" ").map(Number);
-  return { training, recomputeBlocks, objective, parts: parts ?? 1, headParts: headParts ?? 1 };
+  const [parts = 1, headParts = 1, queryParts = 1] = key.split(" ").map(Number);
+  return { training, recomputeBlocks, objective, parts, headParts, queryParts };
+}
+
+/** In how many stretches the tokens of some spans attend. Where every token sees every other, there is nothing to leave out. */
+function queryPartsOf(reft: ReftModel, spans: readonly Span[]): number {
+  return reft.model.bidirectional ? 1 : queryPartsFor(Math.max(...spans.map((s) => s.end - s.start)));
 }
 
 function sequencesOf<Item>(objective: Objective<Item>, items: readonly Item[]): Sequence[] {
@@ -107,26 +114,27 @@ function sequencesOf<Item>(objective: Objective<Item>, items: readonly Item[]): 
 /** Frozen work once an example; steps over the live tokens and the layers above the cut. */
 async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, options: StepOptions): Promise<Step<Item>> {
   const cutBy = (key: StepParts): CutStep => cutStep(reft, graphOptions(objective, options, key));
-  const cut = cutBy("1 1");
+  const plain: StepParts = "1 1 1";
+  const cut = cutBy(plain);
   const shape = frozenShape(cut, reft.model.bidirectional, reft.model.config);
-  const frozen = new LazySessions<`${FrozenGraph} ${number}`>((key) => {
-    const [graph, heads] = key.split(" ") as [FrozenGraph, string];
-    return openGraph(reft, (heads === "1" ? cut : cutBy(`1 ${Number(heads)}`))[graph]);
-  });
-  const steps = new LazySessions<`${StepGraph} ${StepParts}`>((key) => {
-    const [graph, rows, heads] = key.split(" ") as [StepGraph, string, string];
-    const parts: StepParts = `${Number(rows)} ${Number(heads)}`;
-    return openGraph(reft, (parts === "1 1" ? cut : cutBy(parts))[graph], options.training);
-  });
+  const graphOf = (key: string): Outputs => {
+    const [graph, ...parts] = key.split(" ");
+    const by = parts.join(" ") as StepParts;
+    return (by === plain ? cut : cutBy(by))[graph as FrozenGraph | StepGraph];
+  };
+  const frozen = new LazySessions<`${FrozenGraph} ${StepParts}`>((key) => openGraph(reft, graphOf(key)));
+  const steps = new LazySessions<`${StepGraph} ${StepParts}`>((key) => openGraph(reft, graphOf(key), options.training));
   const store = options.frozenStore ?? new FrozenStore({ memory: options.frozenCacheBytes ?? 512e6 });
   // Keyed by the plain graph: heads in parts give the same but for rounding.
   const shelf = await store.shelf(cutOrigin(cut.frozen, reft.model.runtime.device));
   const cache = new FrozenCache(shape, shelf, async (sequences) => {
-    const batch = collateTokens(sequences, { ...options, spans: wholeSpans(reft, sequences, objective) });
+    const whole = wholeSpans(reft, sequences, objective);
+    const queries = queryPartsOf(reft, whole);
+    const batch = collateTokens(sequences, { ...options, spans: whole, multipleOf: queries });
     const spans = liveSpans(reft, sequences, objective);
     const sizes = { batch: batch.size, live: batch.length, past: 0 };
     const heads = headPartsFor(reft.model.config, sizes, frozenScoreBytes);
-    const session = await frozen.get(`${looksBack(spans) ? "frozen" : "frozenWithoutPast"} ${heads}`);
+    const session = await frozen.get(`${looksBack(spans) ? "frozen" : "frozenWithoutPast"} 1 ${heads} ${queries}`);
     return { outputs: await session.run(tokensOf(batch)), length: batch.length };
   });
   const batches = objective.batches(reft);
@@ -135,12 +143,13 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
     run: async (items, weight, dropout) => {
       const sequences = sequencesOf(objective, items);
       const spans = liveSpans(reft, sequences, objective);
-      const fed = await cache.feeds(sequences, spans);
       const past = Math.max(...spans.map((s) => s.start));
-      const { batch, feeds } = await batches.make(items, { ...options, spans }, weight);
+      const queries = queryPartsOf(reft, spans);
+      const { batch, feeds } = await batches.make(items, { ...options, spans, multipleOf: queries }, weight);
+      const fed = await cache.feeds(sequences, spans, batch.length);
       const rows = partsOf(objective, reft, feeds);
       const heads = headPartsFor(reft.model.config, { batch: batch.size, live: batch.length, past });
-      const session = await steps.get(`${looksBack(spans) ? "step" : "stepWithoutPast"} ${rows} ${heads}`);
+      const session = await steps.get(`${looksBack(spans) ? "step" : "stepWithoutPast"} ${rows} ${heads} ${queries}`);
       const own = inParts(feeds, objective.inParts ?? [], rows);
       const all = { ...feedsOf(reft, batch, options, dropout), ...own, ...fed, ...positionsOf(batch, spans, past) };
       return resultOf(objective, items, reft, await session.run(all), options);

@@ -1,8 +1,11 @@
-/** Heads in parts, for long texts: the same losses and gradients as all heads at once, whatever the model; and when it is done. */
+/** Attention in parts, by heads and by stretches of queries: the same numbers as at once, whatever the model; and when it is done. */
 
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Example } from "../src/data/example.js";
 import { openCheckpoint } from "../src/files/checkpoint-node.js";
+import { generateTokens } from "../src/generate/generate.js";
+import { PrefixMemory } from "../src/generate/prefix.js";
+import type * as attention from "../src/models/attention.js";
 import { headPartsOf } from "../src/models/attention.js";
 import { CausalLM } from "../src/models/causal-lm.js";
 import { type Place, widthAt } from "../src/models/site.js";
@@ -19,8 +22,16 @@ import { golden } from "./support.js";
 import { openTiny, tinyReft } from "./tiny.js";
 import { closeAll, open as openClassifier, edits as textEdits, texts } from "./tiny-classifier.js";
 
-/** The number of parts asked for; undefined: as the step chooses. */
-const wanted = vi.hoisted(() => ({ parts: undefined as number | undefined, asked: [] as object[] }));
+/** The numbers of parts asked for; undefined: as the step chooses. */
+const wanted = vi.hoisted(() => ({
+  parts: undefined as number | undefined,
+  queries: undefined as number | undefined,
+  asked: [] as object[],
+}));
+vi.mock("../src/models/attention.js", async (original) => {
+  const real = await original<typeof attention>();
+  return { ...real, queryPartsFor: (tokens: number) => wanted.queries ?? real.queryPartsFor(tokens) };
+});
 vi.mock("../src/train/parts.js", async (original) => {
   const real = await original<typeof parts>();
   return {
@@ -96,28 +107,31 @@ function expectSame(a: StepResult, b: StepResult, what: string): void {
   }
 }
 
-/** Compares steps by heads in so many parts with those of all heads at once. */
+/** Compares steps in so many parts, of heads or of queries, with those of all at once. */
 async function compare<Item>(
   open: (over: Partial<StepOptions>) => Promise<Step<Item>>,
   all: readonly (readonly Item[])[],
   numbers: readonly number[],
   overs: readonly Partial<StepOptions>[] = [{}],
+  of: "parts" | "queries" = "parts",
 ): Promise<void> {
   try {
     for (const over of overs) {
       wanted.parts = 1;
+      wanted.queries = 1;
       const plain = await resultsOf(() => open(over), all);
       for (const n of numbers) {
-        wanted.parts = n;
+        wanted[of] = n;
         opened = [];
         const results = await resultsOf(() => open(over), all);
         results.forEach((result, i) => {
-          expectSame(result, plain[i] as StepResult, `${JSON.stringify(over)}, ${n} parts, batch ${i}`);
+          expectSame(result, plain[i] as StepResult, `${JSON.stringify(over)}, ${n} ${of}, batch ${i}`);
         });
       }
     }
   } finally {
     wanted.parts = undefined;
+    wanted.queries = undefined;
   }
 }
 
@@ -147,7 +161,26 @@ describe("losses and gradients do not depend on the number of parts", () => {
     ["qwen3", everywhere, [2], [{}]],
   ] as [string, Sites, number[], Partial<StepOptions>[]][])("%s at %j in %j", async (name, sites, numbers, overs) => {
     const reft = edited(await openTiny(runtime, name), sites);
-    await compare((over) => openStep(reft, options(over)), batches, numbers, overs);
+    const open = (over: Partial<StepOptions>) => openStep(reft, options(over));
+    await compare(open, batches, numbers, overs);
+    await compare(open, batches, [2, 5], overs, "queries");
+  });
+
+  test("heads and queries in parts at once", async () => {
+    const reft = edited(await openTiny(runtime), everywhere);
+    const both = (queries: number, parts: number) => async () => {
+      Object.assign(wanted, { queries, parts });
+      return openStep(reft, options());
+    };
+    try {
+      const plain = await resultsOf(both(1, 1), batches);
+      const results = await resultsOf(both(3, 4), batches);
+      results.forEach((result, i) => {
+        expectSame(result, plain[i] as StepResult, `batch ${i}`);
+      });
+    } finally {
+      Object.assign(wanted, { queries: undefined, parts: undefined });
+    }
   });
 
   test("an encoder", async () => {
@@ -179,7 +212,52 @@ describe("losses and gradients do not depend on the number of parts", () => {
   });
 });
 
+describe("prompts read in stretches", () => {
+  const prompt = (length: number, seed: number): number[] => {
+    const random = new Random(seed);
+    return Array.from({ length }, () => random.integer(64));
+  };
+
+  test.each(["llama", "llama-grouped", "gpt2", "mistral", "qwen2-sliding", "llama-rope-dynamic"])(
+    "%s continues as where they are read at once, one, several and a conversation",
+    async (name) => {
+      const target = tinyReft(await openTiny(runtime, name), { layers: [0] });
+      const written = async (queries: number): Promise<number[][]> => {
+        wanted.queries = queries;
+        opened = [];
+        const rows: number[][] = [];
+        const take = async (prompts: number[][], memory?: PrefixMemory): Promise<void> => {
+          const at = rows.length;
+          rows.push(...prompts.map(() => []));
+          const given = memory === undefined ? {} : { memory };
+          const steps = generateTokens(target, prompts, { maxNewTokens: 5, eosTokenIds: [], ...given });
+          for await (const step of steps) for (const { row, id } of step) rows[at + row]?.push(id);
+        };
+        await take([prompt(13, 1)]);
+        await take([prompt(7, 2), prompt(12, 3), prompt(3, 4)]);
+        const memory = new PrefixMemory();
+        await take([prompt(6, 5)], memory);
+        await take([[...prompt(6, 5), ...(rows.at(-1) as number[]), ...prompt(7, 6)]], memory);
+        return rows;
+      };
+      try {
+        const plain = await written(1);
+        expect(plain.map((row) => row.length)).toEqual([5, 5, 5, 5, 5, 5]);
+        expect(await written(4)).toEqual(plain);
+        expect(Math.max(...opened)).toBeGreaterThanOrEqual(4 * target.model.config.layers);
+      } finally {
+        wanted.queries = undefined;
+      }
+    },
+  );
+});
+
 describe("the number of parts", () => {
+  test("of queries is one for short texts, and they are long ones from 256 tokens on", async () => {
+    const { queryPartsFor } = await import("../src/models/attention.js");
+    expect([1, 255, 256, 5000].map(queryPartsFor)).toEqual([1, 1, 4, 4]);
+  });
+
   test("is one of those that the heads come in", () => {
     expect(headPartsOf({ heads: 9, kvHeads: 3 })).toEqual([1, 3, 9]);
     expect(headPartsOf({ heads: 12, kvHeads: 12 })).toEqual([1, 2, 3, 4, 6, 12]);
