@@ -363,3 +363,31 @@ function onnxNodes(outputs: Outputs): number {
   };
   return parts(toOnnx(outputs).bytes, 7).flatMap((graph) => parts(graph, 1)).length;
 }
+
+describe("long texts attend in four stretches, each to the keys up to its own end", () => {
+  const reft = edited(llama135m, [15]);
+  const data = examples(2, 480, 40, [479]);
+  // Of 16 squares of scores those on the diagonal and below it.
+  const seen = (b: number, t: number): number => (10 / 16) * attentionFlops(llama135m, b, t, t);
+  const every = (b: number, t: number): number => attentionFlops(llama135m, b, t, t);
+
+  test("in a step, forward and back", () => {
+    const sizes = stepSizes(reft, data, { frozenCache: false });
+    // The last token predicts nothing; 519 are padded to a multiple of four.
+    expect(sizes).toMatchObject({ B: 2, T: 520, P: 0, M: 80, M0: 2 });
+    const { step } = stepCost(reft, sizes, { frozenCache: false });
+    const whole = stepFlops(llama135m, sizes, { forward: 30, backward: 14, edits: 1 });
+    // Above the edit by both factors of both products, and the scores again.
+    expect(step.flops).toBe(whole - (30 + 2.5 * 14) * (every(2, 520) - seen(2, 520)));
+  });
+
+  test("in what is done once", () => {
+    const sizes = stepSizes(reft, data, { frozenCache: true });
+    expect(sizes).toMatchObject({ B: 2, T: 40, P: 479 });
+    const { frozen } = stepCost(reft, sizes, { frozenCache: true });
+    const names = (name: string): boolean => name === "self_attn.k_proj" || name === "self_attn.v_proj";
+    const rows = 2 * 520;
+    const linears = 29 * linearFlops(llama135m, rows) + linearFlops(llama135m, rows, names);
+    expect(frozen?.flops).toBe(linears + 29 * seen(2, 520));
+  });
+});

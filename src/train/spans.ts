@@ -2,6 +2,7 @@
 
 import type { Span } from "../data/collate.js";
 import type { Sequence } from "../data/example.js";
+import { queryPartsFor } from "../models/attention.js";
 import type { ReftModel } from "../reft/reft-model.js";
 import { nextToken } from "./next-token.js";
 import type { Objective } from "./objective.js";
@@ -31,4 +32,14 @@ export function liveSpans(reft: ReftModel, sequences: readonly Sequence[], reade
     const start = sequence.locations.flat().reduce((a, b) => Math.min(a, b), Math.max(first, 0));
     return { start: Math.min(start, end - 1), end };
   });
+}
+
+/** In how many stretches so many tokens a row attend. Where every token sees every other, there is nothing to leave out. */
+export function queryPartsIn({ model }: ReftModel, tokens: number): number {
+  return model.bidirectional ? 1 : queryPartsFor(tokens);
+}
+
+/** The same for the longest of some spans. */
+export function queryPartsOf(reft: ReftModel, spans: readonly Span[]): number {
+  return queryPartsIn(reft, Math.max(...spans.map((s) => s.end - s.start)));
 }

@@ -6,7 +6,7 @@ import { bytesAt, type Cost, costOf, type Sizes } from "../graph/cost.js";
 import { topological } from "../graph/tensor.js";
 import type { ReftModel } from "../reft/reft-model.js";
 import { cutStep, type Outputs, wholeStep } from "./loss-graph.js";
-import { liveSpans, wholeSpans } from "./spans.js";
+import { liveSpans, queryPartsIn, queryPartsOf, wholeSpans } from "./spans.js";
 
 /** One graph of a step at given sizes. */
 export interface GraphCost extends Cost {
@@ -32,22 +32,26 @@ export interface StepCostOptions {
  * The cost of a batch of B examples: T tokens in the step and P cached ones before them, M labels, and `M<i>` rows of the i-th
  * edit. Without `frozenCache` T is all tokens, and P is 0.
  */
-export function stepCost(reft: ReftModel, sizes: Sizes, options: StepCostOptions): StepCost {
-  const { frozenCache, training = true } = options;
-  if (!frozenCache) return { step: graphCost(wholeStep(reft, { training }), sizes), frozen: undefined };
-  const cut = cutStep(reft, { training });
-  const past = (sizes.P ?? 0) > 0 && cut.pastLayers.length > 0;
-  const tokens = (sizes.P ?? 0) + (sizes.T ?? 0);
+export function stepCost(reft: ReftModel, sizes: Sizes, { frozenCache, training = true }: StepCostOptions): StepCost {
+  const { T: live = 0, P: past = 0 } = sizes;
+  const queryParts = queryPartsIn(reft, live);
+  if (!frozenCache)
+    return { step: graphCost(wholeStep(reft, { training, queryParts }), sizes, queryParts), frozen: undefined };
+  const cut = cutStep(reft, { training, queryParts });
+  const looksBack = past > 0 && cut.pastLayers.length > 0;
+  const all = queryPartsIn(reft, past + live);
+  const once = cutStep(reft, { training, queryParts: all });
+  const tokens = Math.ceil((past + live) / all) * all;
   return {
-    step: graphCost(past ? cut.step : cut.stepWithoutPast, sizes),
-    frozen: graphCost(past ? cut.frozen : cut.frozenWithoutPast, { ...sizes, T: tokens, P: 0 }),
+    step: graphCost(looksBack ? cut.step : cut.stepWithoutPast, sizes, queryParts),
+    frozen: graphCost(looksBack ? once.frozen : once.frozenWithoutPast, { ...sizes, T: tokens, P: 0 }, all),
   };
 }
 
 /** The sizes that these examples have as one batch, padding included. */
 export function stepSizes(reft: ReftModel, examples: readonly Example[], { frozenCache }: StepCostOptions): Sizes {
   const spans = frozenCache ? liveSpans(reft, examples) : wholeSpans(reft, examples);
-  const batch = collate(examples, { padTokenId: 0, spans });
+  const batch = collate(examples, { padTokenId: 0, spans, multipleOf: queryPartsOf(reft, spans) });
   const rows = reft.edits.map((_, i) => [`M${i}`, (batch.editRows[i] ?? batch.editRows[0])?.length ?? 0]);
   return {
     B: batch.size,
@@ -58,7 +62,9 @@ export function stepSizes(reft: ReftModel, examples: readonly Example[], { froze
   };
 }
 
-function graphCost(outputs: Outputs, sizes: Sizes): GraphCost {
+/** @param queryParts so many times the graph's T are a row's tokens */
+function graphCost(outputs: Outputs, { T = 0, ...rest }: Sizes, queryParts: number): GraphCost {
+  const sizes = { ...rest, T: T / queryParts };
   const ends = Object.values(outputs);
   const total = (bytes: readonly number[]): number => bytes.reduce((a, b) => a + b, 0);
   const fed = topological(ends).filter((t) => t.source.kind === "input");

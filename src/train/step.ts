@@ -3,7 +3,6 @@
 import { collateTokens, PADDING_POSITION, type Span, type TokenBatch } from "../data/collate.js";
 import type { Example, Sequence } from "../data/example.js";
 import { subspaceFactors } from "../data/subspaces.js";
-import { queryPartsFor } from "../models/attention.js";
 import type { ModelConfig } from "../models/config.js";
 import { type Site, widthAt } from "../models/site.js";
 import { toOnnx } from "../onnx/emit.js";
@@ -18,7 +17,7 @@ import { type CutStep, cutStep, type GraphOptions, wholeStep } from "./loss-grap
 import { inParts, int64s, nextToken } from "./next-token.js";
 import type { Feeds, Figures, Objective, Outputs } from "./objective.js";
 import { frozenScoreBytes, headPartsFor, partsOf } from "./parts.js";
-import { liveSpans, wholeSpans } from "./spans.js";
+import { liveSpans, queryPartsOf, wholeSpans } from "./spans.js";
 
 export interface StepResult {
   /** The objective's loss, summed with the weight given: Σ weight · cross entropy over the labelled tokens. */
@@ -100,11 +99,6 @@ function graphOptions<Item>(objective: Objective<Item>, options: StepOptions, ke
   const { training, gradientCheckpointing: recomputeBlocks } = options;
   const [parts = 1, headParts = 1, queryParts = 1] = key.split(" ").map(Number);
   return { training, recomputeBlocks, objective, parts, headParts, queryParts };
-}
-
-/** In how many stretches the tokens of some spans attend. Where every token sees every other, there is nothing to leave out. */
-function queryPartsOf(reft: ReftModel, spans: readonly Span[]): number {
-  return reft.model.bidirectional ? 1 : queryPartsFor(Math.max(...spans.map((s) => s.end - s.start)));
 }
 
 function sequencesOf<Item>(objective: Objective<Item>, items: readonly Item[]): Sequence[] {
