@@ -2,7 +2,18 @@
 
 import { times } from "../graph/dim.js";
 import { scalar, type Tensor } from "../graph/tensor.js";
-import { activations, add, blockLinear, gather, gemm, mul, reshape, rmsNormalization, rotary } from "../ops/index.js";
+import {
+  activations,
+  add,
+  blockLinear,
+  gather,
+  gemm,
+  mul,
+  recomputed,
+  reshape,
+  rmsNormalization,
+  rotary,
+} from "../ops/index.js";
 import { attend, causalMasks, type KeyValues, maskGroups, splitHeads, tapProjections } from "./attention.js";
 import type { ModulePaths } from "./components.js";
 import type { ModelConfig } from "./config.js";
@@ -35,11 +46,16 @@ export function rmsNorm(layer: Weights, x: Tensor, c: ModelConfig): Tensor {
   return rmsNormalization(x, layer.get("weight", [c.hiddenSize]), { epsilon: c.eps });
 }
 
-/** W_down(act(W_gate x) ⊙ W_up x) */
+/** W_down(act(W_gate x) ⊙ W_up x). For the derivative act is computed again: kept, it would be a fifth of all that is. */
 function gatedMlp(layer: Weights, x: Tensor, c: ModelConfig, tap: TapPlace): Tensor {
   const [d, f] = [c.hiddenSize, c.intermediateSize];
-  const gate = tap("mlp_activation", activations[c.activation](linear(layer.under("gate_proj"), x, d, f)));
-  return linear(layer.under("down_proj"), mul(gate, linear(layer.under("up_proj"), x, d, f)), f, d);
+  const act = activations[c.activation];
+  const [gate, up] = [linear(layer.under("gate_proj"), x, d, f), linear(layer.under("up_proj"), x, d, f)];
+  const active = act(gate);
+  const tapped = tap("mlp_activation", active);
+  const gated = (...[g, u]: readonly Tensor[]): Tensor => mul(act(g as Tensor), u as Tensor);
+  const inner = tapped === active ? recomputed(gated, gate, up) : mul(tapped, up);
+  return linear(layer.under("down_proj"), inner, f, d);
 }
 
 /** The modules of Llama and its relatives. */
