@@ -44,7 +44,7 @@ export function quantise(values: Float32Array, { bits, blockSize }: Quantisation
     scales[b] = scale;
     // Blocks of zeros, and of numbers too small for a scale of their own.
     const inverse = scale === 0 || !Number.isFinite(1 / scale) ? 0 : 1 / scale;
-    if (bits === 8) for (let i = from; i < to; i++) codes[i] = Math.round((values[i] as number) * inverse) + 128;
+    if (bits === 8) for (let i = from; i < to; i++) codes[i] = Math.floor((values[i] as number) * inverse + 128.5);
     else
       for (let i = from; i < to; i += 2) {
         const low = Math.min(15, Math.floor((values[i] as number) * inverse + 8.5));
