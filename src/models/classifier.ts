@@ -6,7 +6,7 @@ import type { Checkpoint } from "../files/checkpoint.js";
 import { input, type Tensor, topological } from "../graph/tensor.js";
 import type { HeadWeight } from "./classifier-heads.js";
 import { bodyOf } from "./families.js";
-import type { Encoder, Family } from "./family.js";
+import { type Encoder, type Family, tokenInputs } from "./family.js";
 import { FrozenModel, type ModelParts } from "./frozen-model.js";
 import { weightsOf } from "./weights.js";
 
@@ -104,12 +104,7 @@ export class SequenceClassifier extends FrozenModel<Family | Encoder> {
 
   /** Parameters of the body as far as classifying uses it, and of the head. */
   get parameterCount(): number {
-    const tokens = {
-      ids: input("ids", "int64", ["B", "T"]),
-      positions: input("positions", "int32", ["B", "T"]),
-      keyPositions: input("keyPositions", "int32", ["B", "T"]),
-    };
-    const { hidden } = this.forward(tokens, (_site, h) => h);
+    const { hidden } = this.forward(tokenInputs(), (_site, h) => h);
     const trained = new Map(
       Object.entries(this.classifier.weights).map(([name, { shape }]) => [name, input(name, "float32", shape)]),
     );

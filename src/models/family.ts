@@ -1,6 +1,7 @@
 /** What a model family is: a config parser and a forward pass over live tokens. */
 
-import type { Tensor } from "../graph/tensor.js";
+import { times } from "../graph/dim.js";
+import { input, type Tensor } from "../graph/tensor.js";
 import { recomputed } from "../ops/index.js";
 import type { KeyValues } from "./attention.js";
 import type { ClassifierHead } from "./classifier-heads.js";
@@ -35,6 +36,13 @@ export interface LiveTokens {
   readonly queryParts?: number;
   /** There are a few of them, as in decoding: quantised weights are then read by kernels made for that. */
   readonly fewRows?: boolean;
+}
+
+/** Inputs of whole texts, `ids`, `positions` and `keyPositions` [B, n·T], whose tokens attend in n stretches. */
+export function tokenInputs(queryParts = 1): LiveTokens {
+  const shape = ["B", times(queryParts, "T")];
+  const [ids, positions] = [input("ids", "int64", shape), input("positions", "int32", shape)];
+  return { ids, positions, keyPositions: input("keyPositions", "int32", shape), queryParts };
 }
 
 /** Runs a block as the tokens ask: plainly, or to be computed again for the derivative. */

@@ -1,12 +1,12 @@
 /** What every frozen model is, whatever is done with it: its config, its weights in their files, and the runtime for its graphs. */
 
 import type { Checkpoint } from "../files/checkpoint.js";
-import { input, type Tensor } from "../graph/tensor.js";
+import type { Tensor } from "../graph/tensor.js";
 import type { Runtime, SessionOptions } from "../runtime/runtime.js";
 import type { Classifier } from "./classifier.js";
 import { parseComponent } from "./components.js";
 import type { ModelConfig, RawConfig } from "./config.js";
-import type { Body, Decoded, LiveTokens } from "./family.js";
+import { type Body, type Decoded, type LiveTokens, tokenInputs } from "./family.js";
 import { type Tap, widthAt } from "./site.js";
 import { type MatrixPlace, type Weights, weightsOf } from "./weights.js";
 
@@ -53,12 +53,7 @@ export abstract class FrozenModel<B extends Body = Body> {
   matrices(): ReadonlyMap<string, MatrixPlace> {
     const found = new Map<string, MatrixPlace>();
     const weights = weightsOf(this.checkpoint, { onMatrix: (name, place) => found.set(name, place) });
-    const tokens = {
-      ids: input("ids", "int64", ["B", "T"]),
-      positions: input("positions", "int32", ["B", "T"]),
-      keyPositions: input("keyPositions", "int32", ["B", "T"]),
-    };
-    this.family.forward(weights, this.config, tokens, (_site, h) => h);
+    this.family.forward(weights, this.config, tokenInputs(), (_site, h) => h);
     return found;
   }
 

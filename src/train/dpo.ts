@@ -5,6 +5,7 @@ import type { Example } from "../data/example.js";
 import type { PreferenceExample } from "../data/preference.js";
 import { UserError } from "../errors.js";
 import { input, scalar, type Tensor } from "../graph/tensor.js";
+import { tokenInputs } from "../models/family.js";
 import { crossEntropies } from "../models/loss.js";
 import { add, mul, neg, reduceSum, relu, scatterAdd, sub } from "../ops/index.js";
 import type { ReftModel } from "../reft/reft-model.js";
@@ -23,7 +24,7 @@ import {
   sequencesOf,
 } from "./pairs.js";
 import { frozenScoreBytes, headPartsFor } from "./parts.js";
-import { wholeSpans } from "./spans.js";
+import { queryPartsOf, wholeSpans } from "./spans.js";
 import { openGraph, tokensOf } from "./step.js";
 import { ReftTrainer, type TrainerOptions } from "./trainer.js";
 
@@ -94,8 +95,8 @@ class Reference {
   private readonly reft: ReftModel;
   private readonly lossType: DPOLossType;
   private readonly known: WeakMap<Example, number>;
-  /** By the number of parts that heads come in. */
-  private readonly sessions = new Map<number, Promise<Session>>();
+  /** By the numbers of parts that heads and queries come in. */
+  private readonly sessions = new Map<string, Promise<Session>>();
 
   constructor(reft: ReftModel, lossType: DPOLossType, known: WeakMap<Example, number>) {
     this.reft = reft;
@@ -107,18 +108,20 @@ class Reference {
     const missing = [...new Set(examples.filter((e) => !this.known.has(e)))];
     if (missing.length > 0) {
       const spans = wholeSpans(this.reft, missing);
-      const { batch, feeds } = answerFeeds(missing, { padTokenId, spans }, this.lossType);
+      const queries = queryPartsOf(this.reft, spans);
+      const { batch, feeds } = answerFeeds(missing, { padTokenId, spans, multipleOf: queries }, this.lossType);
       const sizes = { batch: batch.size, live: batch.length, past: 0 };
-      const session = await this.session(headPartsFor(this.reft.model.config, sizes, frozenScoreBytes));
+      const session = await this.session(headPartsFor(this.reft.model.config, sizes, frozenScoreBytes), queries);
       const { logProbs } = await session.run({ ...feeds, ...tokensOf(batch) });
       for (const [i, e] of missing.entries()) this.known.set(e, (logProbs as HostTensor).data[i] as number);
     }
     return Float32Array.from(examples, (e) => this.known.get(e) as number);
   }
 
-  private session(headParts: number): Promise<Session> {
-    const session = this.sessions.get(headParts) ?? openGraph(this.reft, referenceGraph(this.reft, headParts));
-    this.sessions.set(headParts, session);
+  private session(headParts: number, queryParts: number): Promise<Session> {
+    const key = `${headParts} ${queryParts}`;
+    const session = this.sessions.get(key) ?? openGraph(this.reft, referenceGraph(this.reft, headParts, queryParts));
+    this.sessions.set(key, session);
     return session;
   }
 
@@ -127,14 +130,8 @@ class Reference {
   }
 }
 
-function referenceGraph({ model }: ReftModel, headParts: number): Outputs {
-  const tokens = {
-    ids: input("ids", "int64", ["B", "T"]),
-    positions: input("positions", "int32", ["B", "T"]),
-    keyPositions: input("keyPositions", "int32", ["B", "T"]),
-    headParts,
-  };
-  const { hidden } = model.forward(tokens, (_site, h) => h);
+function referenceGraph({ model }: ReftModel, headParts: number, queryParts: number): Outputs {
+  const { hidden } = model.forward({ ...tokenInputs(queryParts), headParts }, (_site, h) => h);
   return { logProbs: answerLogProbs(hidden, model.head()) };
 }
 

@@ -4,6 +4,7 @@ import { plus, times } from "../graph/dim.js";
 import { frontier, substitute } from "../graph/frontier.js";
 import { input, type Tensor, topological } from "../graph/tensor.js";
 import type { KeyValues } from "../models/attention.js";
+import { tokenInputs } from "../models/family.js";
 import { gradients, plainValues } from "../ops/index.js";
 import type { ReftModel } from "../reft/reft-model.js";
 import { nextToken } from "./next-token.js";
@@ -55,21 +56,18 @@ function build(reft: ReftModel, options: GraphOptions, withPast: boolean): Built
   } = options;
   const { config } = reft.model;
   const { tap, parameters, edited } = reft.tap({ training });
-  const t = times(queryParts, "T");
-  const ids = input("ids", "int64", ["B", t]);
+  const whole = tokenInputs(queryParts);
+  const t = whole.ids.dim(1);
   const past = Array.from({ length: config.layers }, (_, layer) => ({
     keys: input(pastKeys(layer), "float32", ["B", config.kvHeads, config.headDim, "P"]),
     values: input(pastValues(layer), "float32", ["B", config.kvHeads, "P", config.headDim]),
   }));
   const tokens = {
-    ids,
-    positions: input("positions", "int32", ["B", t]),
-    keyPositions: input("keyPositions", "int32", ["B", withPast ? plus("P", t) : t]),
+    ...whole,
     recomputeBlocks,
     headParts,
-    queryParts,
     ...(reft.model.bidirectional ? { tokenTypes: input("tokenTypes", "int64", ["B", t]) } : {}),
-    ...(withPast ? { past } : {}),
+    ...(withPast ? { past, keyPositions: input("keyPositions", "int32", ["B", plus("P", t)]) } : {}),
   };
   const { hidden, live } = reft.model.forward(tokens, tap);
   const outputs = objective.outputs({ reft, hidden, parameters, parts });
@@ -77,7 +75,7 @@ function build(reft: ReftModel, options: GraphOptions, withPast: boolean): Built
   return {
     // Gradients first: nodes run in the order that outputs ask for them, and a part's logits are then used up before the next's.
     outputs: { ...uppermostFirst(slopes), ...outputs },
-    ids,
+    ids: whole.ids,
     live,
     edited,
   };
