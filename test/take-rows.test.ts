@@ -10,6 +10,7 @@ import {
   gemm,
   gradients,
   mul,
+  recomputedByRows,
   reduceSum,
   reshape,
   rmsNormalization,
@@ -36,7 +37,9 @@ function block(x: Tensor, phase: number): Tensor {
   const scores = softmax(gemm(x, x, { transB: true }));
   const h = add(x, gemm(gemm(scores, x, {}), matrix(phase), {}));
   const normed = rmsNormalization(h, constant(wave(d, phase + 1), [d]), { epsilon: 1e-5 });
-  return add(h, gemm(silu(gemm(normed, matrix(phase + 2), {})), matrix(phase + 3), { transB: true }));
+  const gated = (...[g, u]: readonly Tensor[]): Tensor => mul(silu(g as Tensor), u as Tensor);
+  const inner = recomputedByRows(gated, gemm(normed, matrix(phase + 2), {}), gemm(normed, matrix(phase + 4), {}));
+  return add(h, gemm(inner, matrix(phase + 3), { transB: true }));
 }
 
 const rows = input("rows", "int64", ["M"]);
@@ -73,8 +76,8 @@ test("values and gradients are those of rows taken at the end", async () => {
 test("the last MLP works at the rows that are taken, attention and what it needs at all", () => {
   const sizes = { N: n, M: 2 };
   const cost = (take: (y: Tensor) => Tensor): number => costOf([graph(take).taken], sizes).flops;
-  // Behind the last scores are their product with x [n, d], and three with [d, d].
-  const spared = 2 * (n - 2) * d * (n + 3 * d);
+  // Behind the last scores are their product with x [n, d], and four with [d, d].
+  const spared = 2 * (n - 2) * d * (n + 4 * d);
   expect(cost((y) => gather(y, rows, { unique: true })) - cost((y) => takeRows(y, rows))).toBe(spared);
 });
 

@@ -9,7 +9,7 @@ import {
   gather,
   gemm,
   mul,
-  recomputed,
+  recomputedByRows,
   reshape,
   rmsNormalization,
   rotary,
@@ -54,7 +54,7 @@ function gatedMlp(layer: Weights, x: Tensor, c: ModelConfig, tap: TapPlace): Ten
   const active = act(gate);
   const tapped = tap("mlp_activation", active);
   const gated = (...[g, u]: readonly Tensor[]): Tensor => mul(act(g as Tensor), u as Tensor);
-  const inner = tapped === active ? recomputed(gated, gate, up) : mul(tapped, up);
+  const inner = tapped === active ? recomputedByRows(gated, gate, up) : mul(tapped, up);
   return linear(layer.under("down_proj"), inner, f, d);
 }
 

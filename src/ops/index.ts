@@ -11,7 +11,7 @@ export { gemm, matMul } from "./linear.js";
 export { and, cast, lessOrEqual, type RoundedDType, roundTo, where } from "./logic.js";
 export { layerNormalization, logSumExp, rmsNormalization, softmax } from "./normalization.js";
 export { type BlockWeight, blockLinear } from "./quantised.js";
-export { plainValues, recomputed, recomputedInParts } from "./recomputed.js";
+export { plainValues, recomputed, recomputedByRows, recomputedInParts } from "./recomputed.js";
 export { reduceMax, reduceMean, reduceSum } from "./reduce.js";
 export { rotary } from "./rotary.js";
 export { gather, scatterAdd, scatterRows, takeRows } from "./rows.js";

@@ -30,6 +30,8 @@ interface Recomputation {
   readonly trained: readonly boolean[];
   /** f is applied to each part of its inputs along axis 1, one after another; absent: to the whole. */
   readonly parts?: number;
+  /** Row i of f's value depends on row i of its inputs alone. */
+  readonly byRows?: boolean;
 }
 
 const zero = (like: Tensor): Tensor => expand(scalar(0), { shape: like.shape });
@@ -43,6 +45,7 @@ const recomputation: Op<Tensor[], Recomputation> = op<Tensor[], Recomputation>("
       attributes.parts === undefined ? slopesOf(own, inside, g, attributes) : partSlopes(own, inside, g, attributes);
     return [...slopes.map((slope) => () => slope), null];
   },
+  rowwise: ({ byRows = false }) => (byRows ? "aligned" : undefined),
   view: true,
   lower: (_e, inputs) => inputs.at(-1) as string,
 });
@@ -100,14 +103,15 @@ export function plainValues(outputs: readonly Tensor[]): Map<Tensor, Tensor> {
 
 const trainable = (t: Tensor): boolean => t.source.kind === "input" && t.source.trainable;
 
-function wrapped(f: Function, y: Tensor, inputs: readonly Tensor[], parts?: number): Tensor {
+type How = Pick<Recomputation, "parts" | "byRows">;
+
+function wrapped(f: Function, y: Tensor, inputs: readonly Tensor[], how: How = {}): Tensor {
   const trained = dependents(topological(inputs), trainable);
   if (!inputs.some((x) => trained.has(x))) return y;
   const own = new Set(inputs);
   const inside = topological([y], own).filter((t) => trainable(t) && !own.has(t));
   const which = [...inputs.map((x) => trained.has(x)), ...inside.map(() => true)];
-  const by = parts === undefined ? {} : { parts };
-  return recomputation(...inputs, ...inside, y, { f, count: inputs.length, trained: which, ...by });
+  return recomputation(...inputs, ...inside, y, { f, count: inputs.length, trained: which, ...how });
 }
 
 /**
@@ -119,6 +123,11 @@ export function recomputed(f: Function, ...inputs: readonly Tensor[]): Tensor {
   return wrapped(f, f(...inputs), inputs);
 }
 
+/** The same for an f of rows, each by itself: where some rows are taken, it is applied to those alone. */
+export function recomputedByRows(f: Function, ...inputs: readonly Tensor[]): Tensor {
+  return wrapped(f, f(...inputs), inputs, { byRows: true });
+}
+
 /**
  * The same for an f that works on each slice of axis 1 by itself, such as attention on its heads: part by part, in the
  * derivative too, so that what f makes on the way exists for one part at a time. Inputs [B, n, …] with n a multiple of `parts`
@@ -126,5 +135,5 @@ export function recomputed(f: Function, ...inputs: readonly Tensor[]): Tensor {
  */
 export function recomputedInParts(f: Function, parts: number, ...inputs: readonly Tensor[]): Tensor {
   const values = Array.from({ length: parts }, (_, part) => f(...inputs.map((x) => partOf(x, part, parts))));
-  return wrapped(f, concat(...values, { axis: 1 }), inputs, parts);
+  return wrapped(f, concat(...values, { axis: 1 }), inputs, { parts });
 }
