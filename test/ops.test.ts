@@ -17,6 +17,7 @@ const notOps = new Set([
   "activations",
   "plainValues",
   "recomputed",
+  "recomputedByRows",
   "recomputedInParts",
   "takeRows",
   "blockLinear",

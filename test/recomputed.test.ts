@@ -10,6 +10,7 @@ import {
   matMul,
   mul,
   recomputed,
+  recomputedByRows,
   recomputedInParts,
   reduceSum,
   slice,
@@ -44,9 +45,14 @@ function loss(wrap: (f: (...h: readonly Tensor[]) => Tensor, h: Tensor) => Tenso
   return reduceSum(mul(top, c), { axes: [0, 1] });
 }
 
-test("loss and gradients are the same, also by parameters inside and shared", async () => {
+const ways = [
+  ["as a whole", recomputed],
+  ["by rows", recomputedByRows],
+] as const;
+
+test.each(ways)("loss and gradients are the same %s, also by parameters inside and shared", async (_, way) => {
   const plain = loss((f, h) => f(h));
-  const again = loss((f, h) => recomputed(f, h));
+  const again = loss((f, h) => way(f, h));
   const outputs = (l: Tensor): Record<string, Tensor> => {
     const [dx, dw] = gradients(l, [x, w]) as [Tensor, Tensor];
     return { l, dx, dw };
@@ -61,12 +67,12 @@ test("loss and gradients are the same, also by parameters inside and shared", as
     expectClose(b[name]?.data as Float32Array, a[name]?.data as Float32Array, 1e-6, name);
 });
 
-test("the derivative uses nothing of the first computation but its inputs", () => {
+test.each(ways)("the derivative %s uses nothing of the first computation but its inputs", (_, way) => {
   const count = (l: Tensor): number =>
     topological(gradients(l, [x, w])).filter((t) => t.source.kind === "op" && t.source.op.name === "Tanh").length;
   // Two for the values (the second layer's input is the first layer's output) and two again for the derivative.
   expect(count(loss((f, h) => f(h)))).toBe(2);
-  expect(count(loss((f, h) => recomputed(f, h)))).toBe(3);
+  expect(count(loss((f, h) => way(f, h)))).toBe(3);
 });
 
 /** Four query heads, two key heads: each of a head's parts, an input of as many slices, of fewer, of one; a parameter inside. */
