@@ -28,24 +28,25 @@ const intervals = { own: 50, files: 2000 };
 /**
  * Follows the most memory this process has resident, mapped weights included. Linux's "resident" counts a page of a file once
  * for each session that maps it, though it is in memory once; its "proportional" share counts it once (and what other processes
- * map too, libraries, by their share). The peak is the most of its own plus the most of files. Elsewhere it is the system's count.
+ * map too, libraries, by their share). The peak is the most of its own together with files as last
+ * looked at: files are read most as weights are packed, before activations are there. Elsewhere it is the system's count.
  */
 export function watchMemory() {
-  let own = 0;
   let files = 0;
+  let peak = 0;
   const lookAtOwn = () => {
-    own = Math.max(own, account("RssAnon") ?? 0);
+    peak = Math.max(peak, (account("RssAnon") ?? 0) + files);
   };
   const lookAtFiles = () => {
-    files = Math.max(files, account("Pss_File", "smaps_rollup") ?? 0);
+    files = account("Pss_File", "smaps_rollup") ?? 0;
+    lookAtOwn();
   };
   setInterval(lookAtOwn, intervals.own).unref();
   setInterval(lookAtFiles, intervals.files).unref();
   return {
     peak() {
-      lookAtOwn();
       lookAtFiles();
-      return own === 0 || files === 0 ? 1024 * process.resourceUsage().maxRSS : own + files;
+      return files === 0 ? 1024 * process.resourceUsage().maxRSS : peak;
     },
   };
 }
