@@ -119,7 +119,7 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
   const frozen = new LazySessions<`${FrozenGraph} ${StepParts}`>((key) => openGraph(reft, graphOf(key)));
   const steps = new LazySessions<`${StepGraph} ${StepParts}`>((key) => openGraph(reft, graphOf(key), options.training));
   const store = options.frozenStore ?? new FrozenStore({ memory: options.frozenCacheBytes ?? 512e6 });
-  // Keyed by the plain graph: heads in parts give the same but for rounding.
+  // Keyed by the plain graph: heads and queries in parts give the same but for rounding.
   const shelf = await store.shelf(cutOrigin(cut.frozen, reft.model.runtime.device));
   const cache = new FrozenCache(shape, shelf, async (sequences) => {
     const whole = wholeSpans(reft, sequences, objective);
