@@ -297,12 +297,14 @@ class NodeRuntime implements Runtime {
 
   private settle(answer: Answer): void {
     const waiter = this.waiting.get(answer.call);
+    // An answer that comes after dispose(): the program must stay alive until the thread has ended.
+    if (waiter === undefined) return;
     this.waiting.delete(answer.call);
     if (this.waiting.size === 0) this.worker.unref();
-    waiter?.received?.(answer);
-    if (answer.noMemory !== undefined) waiter?.reject(noMemory(answer.noMemory));
-    else if (answer.error === undefined) waiter?.resolve(answer);
-    else waiter?.reject(new Error(`onnxruntime: ${answer.error}`));
+    waiter.received?.(answer);
+    if (answer.noMemory !== undefined) waiter.reject(noMemory(answer.noMemory));
+    else if (answer.error === undefined) waiter.resolve(answer);
+    else waiter.reject(new Error(`onnxruntime: ${answer.error}`));
   }
 
   private fail(error: Error): void {
