@@ -32,8 +32,11 @@ export interface Emitter {
   float(value: number): string;
   /** Codes that are all the same, [shape]: the zero points of a quantised weight. */
   codes(dtype: "uint8" | "uint4", shape: readonly number[], value: number): string;
-  /** `weight` behind a step that waits for `activation`: the runtime can neither fold what is made of it nor make it early. */
-  beside(weight: Tensor, activation: Tensor): string;
+  /**
+   * A weight in full, made by `make` where it is not the one that was made last: a head serves loss and derivative one after
+   * the other, and no more than one lives at a time.
+   */
+  latest(weight: string, make: () => string): string;
 }
 
 export type OnnxAttributes = Readonly<Record<string, number | readonly number[] | string | { readonly float: number }>>;

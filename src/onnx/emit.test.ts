@@ -142,11 +142,19 @@ describe("a weight", () => {
     expect(() => model("C:\\a.safetensors", "D:\\b.safetensors")).toThrow("C:/ and D:/");
   });
 
-  test("stored in 16 bits is widened beside its use, so that no copy of the file is made", () => {
+  test("stored in 16 bits is widened where it is used, so that no copy of the file is made", () => {
     const w = weight("w", [3, 2], { path: "/w", offset: 0, length: 12, stored: "bfloat16" });
+    const v = weight("v", [2, 3], { path: "/w", offset: 12, length: 12, stored: "bfloat16" });
     const x = input("x", "float32", ["N", 2]);
-    const m = read({ y: gemm(x, w, { transB: true }) });
-    expect(m.nodes.slice(-3)).toEqual(["Reshape", "Cast", "Gemm"]);
+    const by = (h: Tensor, m: Tensor): Tensor => gemm(h, m, { transB: true });
+    const m = read({ y: by(by(by(x, w), v), w) });
+    expect(m.nodes).toEqual(["Cast", "Gemm", "Cast", "Gemm", "Cast", "Gemm"]);
+    // One after the other, such as a head for the logits and for their derivative, use the same.
+    expect(read({ y: by(gemm(by(x, w), w, {}), w) }).nodes).toEqual(["Cast", "Gemm", "Gemm", "Gemm"]);
+    const bias = weight("b", [3], { path: "/w", offset: 24, length: 6, stored: "bfloat16" });
+    const biased = (h: Tensor, m: Tensor): Tensor => gemm(h, m, bias, { transB: true });
+    const vectors = read({ y: biased(by(biased(x, w), v), w) });
+    expect(vectors.nodes).toEqual(["Cast", "Cast", "Gemm", "Cast", "Gemm", "Cast", "Gemm"]);
     const rows = read({ y: gather(w, constant(BigInt64Array.of(0n), [1]), {}) });
     expect(rows.nodes).toEqual(["Gather", "Cast"]);
     expect(m.widening).toBeUndefined();

@@ -72,6 +72,8 @@ class Emission implements Emitter {
   private weightsRoot: string | undefined;
   /** Reshaped values, and what of. */
   private readonly views = new Map<string, { readonly of: string; readonly shape: readonly Dim[] }>();
+  /** The weight in full that was made last. */
+  private made: { readonly key: string; readonly name: string } | undefined;
   /** Weights to be widened before the graph is opened, by location. */
   private readonly widening: Record<string, Tensor> = {};
   readonly kernels: Kernels;
@@ -120,7 +122,7 @@ class Emission implements Emitter {
   }
 
   private apply(t: Tensor, op: OpSpec<unknown>, inputs: readonly Tensor[], attributes: unknown): string {
-    const names = inputs.map((i) => (op.readsStored === true ? this.name(i) : this.widened(i, inputs)));
+    const names = inputs.map((i) => (op.readsStored === true ? this.name(i) : this.widened(i)));
     return op.lower === undefined
       ? this.node(op.name, names)
       : op.lower(this, names, { attributes, inputs, output: t });
@@ -129,7 +131,7 @@ class Emission implements Emitter {
   output(name: string, t: Tensor): void {
     if (this.inputs.some((i) => i.name === name))
       throw new Error(`internal: an input and an output are called ${name}`);
-    const within = this.widened(t, []);
+    const within = this.widened(t);
     const made = this.nodes.some((n) => n.output === within) && !this.leaving.has(within);
     this.leaving.set(made ? within : this.node("Identity", [within]), name);
     this.outputs.push(
@@ -254,22 +256,19 @@ class Emission implements Emitter {
   }
 
   /**
-   * A 16-bit weight widened beside each use. The Reshape's sizes depend on an activation of the same node, so that the
-   * runtime can neither fold the cast into a float32 copy of the file nor run all casts first: one widened weight lives at a time.
+   * A 16-bit weight widened at each use, by a node of its own: nodes run in the order of their making, so that one widened matrix
+   * lives at a time. Vectors are small enough to be kept.
    */
-  private widened(t: Tensor, beside: readonly Tensor[]): string {
+  private widened(t: Tensor): string {
     if ((this.stored(t) ?? t.type.dtype) === t.type.dtype) return this.name(t);
-    const activation = beside.find((b) => b.source.kind !== "weight" && b.shape.length > 0);
-    return this.node("Cast", [activation === undefined ? this.name(t) : this.beside(t, activation)], { to: 1 });
+    const name = this.name(t);
+    const make = (): string => this.node("Cast", [name], { to: 1 });
+    return t.shape.length < 2 ? this.once(`w:${name}`, make) : this.latest(`w:${name}`, make);
   }
 
-  beside(weight: Tensor, activation: Tensor): string {
-    const x = this.name(activation);
-    const zero = this.once(`z:${x}`, () =>
-      this.node("Mul", [this.node("Shape", [x], { start: 0, end: 1 }), this.int64s([0])]),
-    );
-    const sizes = this.node("Add", [zero, this.int64s(weight.shape as number[])]);
-    return this.node("Reshape", [this.name(weight), sizes]);
+  latest(key: string, make: () => string): string {
+    if (this.made?.key !== key) this.made = { key, name: make() };
+    return this.made.name;
   }
 
   codes(dtype: "uint8" | "uint4", shape: readonly number[], value: number): string {

@@ -24,17 +24,17 @@ export interface BlockWeight extends BlockCoding {
   readonly scales: Tensor;
 }
 
-interface Lowered {
-  readonly codes: string;
-  readonly scales: Tensor;
-  readonly activation: Tensor;
-}
-
-/** W in full, made beside an activation, so that one weight in full exists at a time. */
-function dequantized(e: Emitter, { codes, scales, activation }: Lowered, { bits, blockSize }: BlockCoding): string {
-  const zero = e.codes(bits === 8 ? "uint8" : "uint4", scales.shape as number[], 2 ** (bits - 1));
-  const attributes = { axis: 1, block_size: blockSize };
-  return e.node("DequantizeLinear", [codes, e.beside(scales, activation), zero], attributes);
+/** W in full, from the names of its codes and scales. */
+function dequantized(
+  e: Emitter,
+  [codes, scales]: readonly string[],
+  { shape }: Tensor,
+  { bits, blockSize }: BlockCoding,
+): string {
+  return e.latest(scales as string, () => {
+    const zero = e.codes(bits === 8 ? "uint8" : "uint4", shape as number[], 2 ** (bits - 1));
+    return e.node("DequantizeLinear", [codes as string, scales as string, zero], { axis: 1, block_size: blockSize });
+  });
 }
 
 const sizesOf = (scales: TensorType, { blockSize }: BlockCoding): readonly [n: number, k: number] => {
@@ -48,10 +48,8 @@ const backProduct: Op<[g: Tensor, codes: Tensor, scales: Tensor], BlockCoding> =
   BlockCoding
 >("DequantizedGemm", {
   type: ([g, codes]) => ({ dtype: "float32", shape: [g?.shape[0] as Dim, codes?.shape[1] as Dim] }),
-  lower: (e, [g, codes], { inputs: [activation, , scales], attributes }) => {
-    const w = { codes: codes as string, scales: scales as Tensor, activation: activation as Tensor };
-    return e.node("Gemm", [g as string, dequantized(e, w, attributes)], {});
-  },
+  lower: (e, [g, ...coded], { inputs: [, , scales], attributes }) =>
+    e.node("Gemm", [g as string, dequantized(e, coded, scales as Tensor, attributes)], {}),
   flops: ([, , scales], y, coding) => [2, ...y.shape, sizesOf(scales as TensorType, coding)[0]],
 });
 
@@ -72,16 +70,13 @@ const matMulNBits: Op<[a: Tensor, codes: Tensor, scales: Tensor], BlockCoding> =
     null,
     null,
   ],
-  lower: (e, [a, codes, scales], { inputs, attributes }) => {
+  lower: (e, [a, ...coded], { inputs, attributes }) => {
     const { bits, blockSize, by } = attributes;
-    const [activation, , s] = inputs as [Tensor, Tensor, Tensor];
-    if (by === "gemm") {
-      const w = dequantized(e, { codes: codes as string, scales: s, activation }, attributes);
-      return e.node("Gemm", [a as string, w], { transB: 1 });
-    }
+    const s = inputs[2] as Tensor;
+    if (by === "gemm") return e.node("Gemm", [a as string, dequantized(e, coded, s, attributes)], { transB: 1 });
     const [n, k] = sizesOf(s.type, attributes);
     const sizes = { K: k, N: n, bits, block_size: blockSize, accuracy_level: by === "int8" ? 4 : 1 };
-    return e.node("MatMulNBits", [a as string, codes as string, scales as string], sizes, "com.microsoft");
+    return e.node("MatMulNBits", [a as string, ...coded], sizes, "com.microsoft");
   },
   flops: ([, , scales], y, coding) => [2, ...y.shape, sizesOf(scales as TensorType, coding)[1]],
 });
