@@ -266,8 +266,8 @@ describe("packed weights", () => {
 
   test.each([
     ["a small model: at once", "llama", 0, 1, 4, [false, true]],
-    ["a larger one, one row: in a long answer only", "llama", 2 ** 30, 1, 100, [false, false]],
-    ["a larger one, one row, long", "llama", 2 ** 30, 1, 140, [false, false, true]],
+    ["a larger one, one row, a short answer: no", "llama", 2 ** 30, 1, 100, [false, false]],
+    ["a larger one, one row that may become long: at once", "llama", 2 ** 30, 1, 200, [false, true]],
     ["a larger one, many rows: at once", "llama", 2 ** 30, 2, 40, [false, true]],
     ["many rows, few tokens: no", "llama", 2 ** 30, 2, 20, [false, false]],
     ["too large to hold twice: no", "llama", 2 ** 33, 2, 140, [false, false]],

@@ -40,7 +40,7 @@ export class Decoder {
   async step(rows: readonly LiveRow[], cache: KeyValueCache, made: number): Promise<void> {
     const b = rows.length;
     const { sessions, feeds } = this.#graphs(rows, made);
-    const session = await sessions.decoding(this.#began, made, this.#most);
+    const session = await sessions.decoding(this.#began, this.#most);
     cache.reserve(Math.max(...cache.lengths) + 1);
     const tokens = {
       ids: { shape: [b, 1], data: BigInt64Array.from(rows, (r) => BigInt(r.ids.at(-1) as number)) },
