@@ -2,7 +2,7 @@
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { openTiny, tinyReft } from "../../test/tiny.js";
-import { input } from "../graph/tensor.js";
+import { input, type Tensor } from "../graph/tensor.js";
 import type { CausalLM } from "../models/causal-lm.js";
 import { toOnnx } from "../onnx/emit.js";
 import { add } from "../ops/index.js";
@@ -53,7 +53,7 @@ beforeAll(async () => {
     dispose: () => native.dispose(),
   };
   model = await openTiny(runtime);
-  const [k, v] = [input("k", "float32", ["B", L * KV, HD, "T"]), input("v", "float32", ["B", L * KV, "T", HD])];
+  const [k, v] = ["k", "v"].map((name) => input(name, "float32", ["B", L * KV, "T", HD])) as [Tensor, Tensor];
   const nothing = input("zero", "float32", []);
   identity = await native.open(toOnnx({ keys: add(k, nothing), values: add(v, nothing) }));
   reading = await native.open(toOnnx({ y: add(input("x", "float32", ["N", "M"]), nothing) }));
@@ -68,7 +68,7 @@ afterEach(async () => {
 });
 
 const zero = { shape: [], data: Float32Array.of(0) };
-/** A number that says where it comes from. */
+/** A number that says where it comes from; a value is a half more than a key. */
 const code = (text: number, layer: number, head: number, part: number, at: number): number =>
   text * 10_000 + layer * 1000 + head * 100 + part * 10 + at / 100;
 
@@ -81,22 +81,20 @@ async function put(
 ): Promise<void> {
   const T = Math.max(...counts);
   const B = texts.length;
-  const make = (dims: number[], at: (b: number, lh: number, i: number, t: number) => [number, number]): HostTensor => {
-    const data = new Float32Array(B * L * KV * HD * T);
+  const make = (more: number): HostTensor => {
+    const data = new Float32Array(B * L * KV * T * HD);
     let n = 0;
     for (let b = 0; b < B; b++)
       for (let lh = 0; lh < L * KV; lh++)
-        for (let i = 0; i < (dims[2] as number); i++)
-          for (let j = 0; j < (dims[3] as number); j++) {
-            const [part, t] = at(b, lh, i, j);
+        for (let t = 0; t < T; t++)
+          for (let part = 0; part < HD; part++) {
             const from = cache.lengths[places[b] as number] as number;
             const real = t < (counts[b] as number);
-            data[n++] = real ? code(texts[b] as number, Math.floor(lh / KV), lh % KV, part, from + t) : -1;
+            data[n++] = real ? code(texts[b] as number, Math.floor(lh / KV), lh % KV, part, from + t) + more : -1;
           }
-    return { shape: dims, data };
+    return { shape: [B, L * KV, T, HD], data };
   };
-  const k = make([B, L * KV, HD, T], (_b, _h, part, t) => [part, t]);
-  const v = make([B, L * KV, T, HD], (_b, _h, t, part) => [part, t]);
+  const [k, v] = [make(0), make(0.5)];
   const taken = texts.map((_, from) => ({ row: places[from] as number, from, count: counts[from] as number }));
   await cache.run(identity, { k, v, zero }, T, taken);
 }
@@ -119,9 +117,9 @@ async function texts(cache: KeyValueCache): Promise<(readonly [text: number, len
         for (let part = 0; part < HD; part++)
           for (let at = 0; at < length; at++) {
             const h = row * KV + head;
-            const expected = Math.fround(code(text, layer, head, part, at));
-            expect(past[`past.keys.${layer}`]?.[(h * HD + part) * c + at]).toBe(expected);
-            expect(past[`past.values.${layer}`]?.[(h * c + at) * HD + part]).toBe(expected);
+            const key = code(text, layer, head, part, at);
+            expect(past[`past.keys.${layer}`]?.[(h * c + at) * HD + part]).toBe(Math.fround(key));
+            expect(past[`past.values.${layer}`]?.[(h * c + at) * HD + part]).toBe(Math.fround(key + 0.5));
           }
     const own = Array.from(positions.subarray(row * (c + 2), (row + 1) * (c + 2)));
     expect(own.slice(0, length)).toEqual(Array.from({ length }, (_, i) => i));

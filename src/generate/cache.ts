@@ -27,8 +27,8 @@ export function capacityFor(tokens: number): number {
 }
 
 /**
- * Keys transposed [B, KV, hd, C] and values [B, KV, C, hd] for each layer. Row b's token at position j lies in column j, so a
- * filled column's key position is its number; unfilled columns have a position beyond every query. They hold finite numbers.
+ * Keys and values [B, KV, C, hd] for each layer. Row b's token at position j lies in column j, so a filled column's key position
+ * is its number; unfilled columns have a position beyond every query. They hold finite numbers.
  */
 export class KeyValueCache {
   readonly shape: CacheShape;
@@ -79,9 +79,10 @@ export class KeyValueCache {
   feeds(): Record<string, StoredTensor> {
     const { layers, kvHeads, headDim } = this.shape;
     const feeds: Record<string, StoredTensor> = {};
+    const shape = [this.rows, kvHeads, this.capacity, headDim];
     for (let l = 0; l < layers; l++) {
-      feeds[`past.keys.${l}`] = this.#keys.view(l, [this.rows, kvHeads, headDim, this.capacity]);
-      feeds[`past.values.${l}`] = this.#values.view(l, [this.rows, kvHeads, this.capacity, headDim]);
+      feeds[`past.keys.${l}`] = this.#keys.view(l, shape);
+      feeds[`past.values.${l}`] = this.#values.view(l, shape);
     }
     return feeds;
   }
@@ -100,8 +101,8 @@ export class KeyValueCache {
   }
 
   /**
-   * Runs a graph over T live tokens a row, whose keys [B, L·KV, hd, T] and values [B, L·KV, T, hd] go into the cache instead of
-   * coming back. There must be room for them.
+   * Runs a graph over T live tokens a row, whose keys and values [B, L·KV, T, hd] go into the cache instead of coming back. There
+   * must be room for them.
    */
   async run(
     session: Session,
@@ -128,31 +129,19 @@ export class KeyValueCache {
       const at = this.lengths[row] as number;
       invariant(at + count <= c, `${at} + ${count} tokens in a cache of ${c}`);
       return {
-        keys: {
-          ...this.#keyColumns(count),
-          ...{ from: from * layers * partStride, fromStride: t },
-          ...{ to: row * this.#rowSize + at, toStride: c },
-        },
-        values: {
-          ...this.#valueColumns(count),
-          ...{ from: from * layers * partStride, fromStride: t * headDim },
-          ...{ to: row * this.#rowSize + at * headDim, toStride: c * headDim },
-        },
+        ...this.#columns(count),
+        ...{ from: from * layers * partStride, fromStride: t * headDim },
+        ...{ to: row * this.#rowSize + at * headDim, toStride: c * headDim },
       };
     });
     return {
-      keys: { store: this.#keys, partStride, blocks: blocks.map((b) => b.keys) },
-      values: { store: this.#values, partStride, blocks: blocks.map((b) => b.values) },
+      keys: { store: this.#keys, partStride, blocks },
+      values: { store: this.#values, partStride, blocks },
     };
   }
 
-  /** Columns of a row's keys: `count` beside each other in every line of every head. */
-  #keyColumns(count: number, rows = 1): { runs: number; length: number } {
-    return { runs: rows * this.shape.kvHeads * this.shape.headDim, length: count };
-  }
-
-  /** Columns of a row's values: `count·hd` numbers of every head. */
-  #valueColumns(count: number, rows = 1): { runs: number; length: number } {
+  /** The first columns of some rows: `count·hd` numbers of every head. */
+  #columns(count: number, rows = 1): { runs: number; length: number } {
     return { runs: rows * this.shape.kvHeads, length: count * this.shape.headDim };
   }
 
@@ -162,11 +151,10 @@ export class KeyValueCache {
     this.reserve(count);
     const { headDim } = this.shape;
     const [c, d] = [this.capacity, other.capacity];
-    const place = { from: 0, to: row * this.#rowSize };
-    this.#keys.copy(other.#keys, [{ ...this.#keyColumns(count), ...place, fromStride: d, toStride: c }]);
-    this.#values.copy(other.#values, [
-      { ...this.#valueColumns(count), ...place, fromStride: d * headDim, toStride: c * headDim },
-    ]);
+    const place = { from: 0, fromStride: d * headDim, to: row * this.#rowSize, toStride: c * headDim };
+    const block = { ...this.#columns(count), ...place };
+    this.#keys.copy(other.#keys, [block]);
+    this.#values.copy(other.#values, [block]);
     this.#fill(row, count);
   }
 
@@ -242,14 +230,15 @@ export class KeyValueCache {
     const { headDim } = this.shape;
     this.capacity = capacityFor(tokens);
     const after = this.capacity;
-    const widened = (store: Store, block: { runs: number; length: number }, width: number): Store => {
+    const place = { from: 0, fromStride: before * headDim, to: 0, toStride: after * headDim };
+    const widened = (store: Store): Store => {
       const wide = this.#allocate(rows);
-      wide.copy(store, [{ ...block, from: 0, fromStride: before * width, to: 0, toStride: after * width }]);
+      wide.copy(store, [{ ...this.#columns(before, rows), ...place }]);
       store.dispose();
       return wide;
     };
-    this.#keys = widened(this.#keys, this.#keyColumns(before, rows), 1);
-    this.#values = widened(this.#values, this.#valueColumns(before, rows), headDim);
+    this.#keys = widened(this.#keys);
+    this.#values = widened(this.#values);
     const positions = new Int32Array(rows * (after + 1)).fill(PADDING_POSITION);
     for (let b = 0; b < rows; b++) {
       const start = b * (before + 1);

@@ -52,9 +52,10 @@ const PACK_AT_ONCE = 2 ** 28;
 const untapped: Tap = (_site, h) => h;
 
 function pastInputs({ config: c }: CausalLM): KeyValues[] {
+  const past = (name: string): Tensor => input(name, "float32", ["B", c.kvHeads, "P", c.headDim]);
   return Array.from({ length: c.layers }, (_, l) => ({
-    keys: input(`past.keys.${l}`, "float32", ["B", c.kvHeads, c.headDim, "P"]),
-    values: input(`past.values.${l}`, "float32", ["B", c.kvHeads, "P", c.headDim]),
+    keys: past(`past.keys.${l}`),
+    values: past(`past.values.${l}`),
   }));
 }
 
@@ -64,8 +65,8 @@ function readingParts({ config }: CausalLM): number {
 
 /**
  * Inputs: `ids`, `positions` [B, T], `keyPositions` [B, P+T], `last` [B] (the flat row of each row's last token), the past and
- * the edits' own. Outputs: `logits` [B, V] at the last tokens; the live tokens' `keys` [B, L·KV, hd, T] and `values`
- * [B, L·KV, T, hd], joined because each fetched output is a copy and a call.
+ * the edits' own. Outputs: `logits` [B, V] at the last tokens; the live tokens' `keys` and
+ * `values` [B, L·KV, T, hd], joined because each fetched output is a copy and a call.
  */
 function outputsOf(kind: GraphKind, model: CausalLM, tap: Tap, queryParts: number): Record<string, Tensor> {
   const past = kind === "prefill" ? undefined : pastInputs(model);

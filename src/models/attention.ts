@@ -20,7 +20,7 @@ import {
 } from "../ops/index.js";
 import type { TapPlace } from "./site.js";
 
-/** Keys transposed [B, KV, hd, P], so that decoding multiplies by them as they lie; values [B, KV, P, hd]. */
+/** Keys and values [B, KV, P, hd]: a token's numbers lie together, so that a decoding step reads its past from end to end. */
 export interface KeyValues {
   readonly keys: Tensor;
   readonly values: Tensor;
@@ -143,18 +143,18 @@ export function attend(
   const [b, t] = [q.dim(0), q.dim(1)];
   const { heads, kvHeads, headDim } = shape;
   const queries = transpose(q, { axes: [0, 2, 1, 3] });
-  const live = { keys: transpose(k, { axes: [0, 2, 3, 1] }), values: transpose(v, { axes: [0, 2, 1, 3] }) };
+  const [keys, values] = [k, v].map((x) => transpose(x, { axes: [0, 2, 1, 3] })) as [Tensor, Tensor];
   const stretch = divide(t, masks.length);
   const mixed = masks.map((mask, i) => {
     const end = times(i + 1, stretch);
-    const seen = (x: Tensor, axis: number): Tensor => (end === t ? x : slice(x, { axis, start: 0, end }));
-    const own = { keys: seen(live.keys, 3), values: seen(live.values, 2) };
+    const seen = (x: Tensor): Tensor => (end === t ? x : slice(x, { axis: 2, start: 0, end }));
+    const own = { keys: seen(keys), values: seen(values) };
     const query = masks.length === 1 ? queries : slice(queries, { axis: 2, start: times(i, stretch), end });
     return mixHeads(query, own, past, mask, kvHeads, headParts);
   });
   const all = mixed.length === 1 ? (mixed[0] as Tensor) : concat(...mixed, { axis: 2 });
   const perHead = transpose(all, { axes: [0, 2, 1, 3] });
-  return { rows: reshape(perHead, { shape: [times(b, t), heads * headDim] }), live };
+  return { rows: reshape(perHead, { shape: [times(b, t), heads * headDim] }), live: { keys, values } };
 }
 
 /** The mixture for all heads [B, H, T, hd], in parts or at once. */
@@ -169,8 +169,8 @@ function mixHeads(
   // The past is frozen where there is one. It is handed over where heads come in parts, otherwise used as it lies.
   const mix: Mix = (query, keys, values, pastKeys = past?.keys, pastValues = past?.values) => {
     const looksBack = pastKeys !== undefined && pastValues !== undefined;
-    const ofOwn = matMul(query, keys);
-    const scores = looksBack ? concat(matMul(query, pastKeys), ofOwn, { axis: 3 }) : ofOwn;
+    const ofOwn = matMul(query, keys, { transB: true });
+    const scores = looksBack ? concat(matMul(query, pastKeys, { transB: true }), ofOwn, { axis: 3 }) : ofOwn;
     const weights = softmax(add(scores, mask));
     return looksBack ? mixBoth(weights, pastValues, values) : matMul(weights, values);
   };

@@ -113,13 +113,10 @@ function dataOf({ data, store, part, shape }) {
 
 function copyBlock(source, start, target, { runs, length, from, fromStride, to, toStride }) {
   const first = start + from;
-  // A run of one number is a decoding step's key: a call of set() for each would cost more than the number.
-  if (length === 1) for (let i = 0; i < runs; i++) target[to + i * toStride] = source[first + i * fromStride];
-  else
-    for (let i = 0; i < runs; i++) {
-      const at = first + i * fromStride;
-      target.set(source.subarray(at, at + length), to + i * toStride);
-    }
+  for (let i = 0; i < runs; i++) {
+    const at = first + i * fromStride;
+    target.set(source.subarray(at, at + length), to + i * toStride);
+  }
 }
 
 /** What stores are asked for: carried out at once and not answered. */

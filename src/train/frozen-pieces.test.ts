@@ -42,16 +42,15 @@ function ran(size: number): FrozenRun {
   const [kv, hd] = [shape.kvHeads, shape.headDim];
   const rows = (tensor: number, width: number): HostTensor =>
     fill([size * T, width], ([row = 0, column = 0]) => code(tensor, Math.floor(row / T), 0, column, row % T));
+  const heads = (tensor: number): HostTensor =>
+    fill([size, kv, T, hd], ([b = 0, n = 0, t = 0, i = 0]) => code(tensor, b, n, i, t));
   const outputs = {
     "frozen.0": rows(1, 3),
     "frozen.1": rows(2, 1),
     ...Object.fromEntries(
       shape.pastLayers.flatMap((layer) => [
-        [`past.keys.${layer}`, fill([size, kv, hd, T], ([b = 0, n = 0, i = 0, t = 0]) => code(layer + 3, b, n, i, t))],
-        [
-          `past.values.${layer}`,
-          fill([size, kv, T, hd], ([b = 0, n = 0, t = 0, i = 0]) => code(layer + 8, b, n, i, t)),
-        ],
+        [`past.keys.${layer}`, heads(layer + 3)],
+        [`past.values.${layer}`, heads(layer + 8)],
       ]),
     ),
   };
@@ -93,7 +92,7 @@ test("pieces have the sizes that are asked for; the past is in chunks where it m
 function expectBatch(feeds: ReturnType<typeof assemble>, order: readonly number[], round = (x: number) => x): void {
   const past = Math.max(...order.map((b) => (spans[b] as Span).start));
   expect(feeds["frozen.0"]?.shape).toEqual([order.length * most, 3]);
-  expect(feeds["past.keys.4"]?.shape).toEqual([order.length, 2, 2, past]);
+  expect(feeds["past.keys.4"]?.shape).toEqual([order.length, 2, past, 2]);
   expect(feeds["past.values.4"]?.shape).toEqual([order.length, 2, past, 2]);
   const expected: Record<string, number[]> = {};
   const put = (name: string, at: number, value: number): void => {
@@ -115,9 +114,10 @@ function expectBatch(feeds: ReturnType<typeof assemble>, order: readonly number[
       for (let head = 0; head < 2; head++)
         for (let part = 0; part < 2; part++)
           for (let t = 0; t < past; t++) {
+            const at = ((n * 2 + head) * past + t) * 2 + part;
             const [key, value] = [layer + 3, layer + 8].map((i) => (t < start ? code(i, b, head, part, t) : 0));
-            put(`past.keys.${layer}`, ((n * 2 + head) * 2 + part) * past + t, key as number);
-            put(`past.values.${layer}`, ((n * 2 + head) * past + t) * 2 + part, value as number);
+            put(`past.keys.${layer}`, at, key as number);
+            put(`past.values.${layer}`, at, value as number);
           }
   });
   expect(Object.keys(feeds).sort()).toEqual(Object.keys(expected).sort());

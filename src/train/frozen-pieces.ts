@@ -21,7 +21,7 @@ export interface FrozenShape {
 export interface Entry {
   readonly past: number;
   readonly live: number;
-  /** Of `chunkTokens` tokens of the past each: for each layer keys [KV, hd, n], values [KV, n, hd]. */
+  /** Of `chunkTokens` tokens of the past each: for each layer keys and values [KV, n, hd]. */
   readonly chunks: readonly Piece[];
   /** Rows [live, width] of each cut tensor, then the rest of the past like a chunk. */
   readonly own: Piece;
@@ -78,15 +78,13 @@ function pastParts(run: FrozenRun, b: number, from: number, to: number, shape: F
   if (from === to) return [];
   const { length } = run;
   const { kvHeads, headDim, pastLayers } = shape;
-  return pastLayers.flatMap((layer) => {
-    const [keys, values] = [floats(run, pastKeys(layer)), floats(run, pastValues(layer))];
-    const rows = Array.from({ length: kvHeads * headDim }, (_, i) => (b * kvHeads * headDim + i) * length);
-    const heads = Array.from({ length: kvHeads }, (_, i) => (b * kvHeads + i) * length);
-    return [
-      ...rows.map((at) => keys.subarray(at + from, at + to)),
-      ...heads.map((at) => values.subarray((at + from) * headDim, (at + to) * headDim)),
-    ];
-  });
+  const heads = Array.from({ length: kvHeads }, (_, i) => (b * kvHeads + i) * length);
+  return pastLayers.flatMap((layer) =>
+    [pastKeys(layer), pastValues(layer)].flatMap((name) => {
+      const all = floats(run, name);
+      return heads.map((at) => all.subarray((at + from) * headDim, (at + to) * headDim));
+    }),
+  );
 }
 
 function floats({ outputs }: FrozenRun, name: string): Float32Array {
@@ -129,10 +127,9 @@ export function assemble(
     return { values: data, bits: new Uint32Array(data.buffer, data.byteOffset, data.length) };
   };
   const rows = shape.widths.map((width, i) => target(frozenInput(i), [b * length, width]));
-  const layers = (past === 0 ? [] : shape.pastLayers).map((layer) => ({
-    keys: target(pastKeys(layer), [b, kvHeads, headDim, past]),
-    values: target(pastValues(layer), [b, kvHeads, past, headDim]),
-  }));
+  const pasts = (past === 0 ? [] : shape.pastLayers)
+    .flatMap((layer) => [pastKeys(layer), pastValues(layer)])
+    .map((name) => target(name, [b, kvHeads, past, headDim]));
   entries.forEach((entry, n) => {
     let at = 0;
     for (const [i, width] of shape.widths.entries()) {
@@ -140,13 +137,11 @@ export function assemble(
       at += entry.live * width;
     }
     const stretches = stretchesOf(entry, at);
-    layers.forEach(({ keys, values }, l) => {
-      for (const stretch of stretches) copyPast(keys, values, stretch, { layer: l, row: n, past }, shape);
+    pasts.forEach((to, index) => {
+      for (const stretch of stretches) copyPast(to, stretch, { index, row: n, past }, shape);
       if (entry.past === past) return;
-      for (let i = n * kvHeads * headDim; i < (n + 1) * kvHeads * headDim; i++)
-        keys.values.fill(0, i * past + entry.past, (i + 1) * past);
       for (let i = n * kvHeads; i < (n + 1) * kvHeads; i++)
-        values.values.fill(0, (i * past + entry.past) * headDim, (i + 1) * past * headDim);
+        to.values.fill(0, (i * past + entry.past) * headDim, (i + 1) * past * headDim);
     });
   });
   return feeds;
@@ -158,7 +153,7 @@ interface Target {
   readonly bits: Uint32Array;
 }
 
-/** Keys and values of some tokens of a past: `tokens` of them from the token `first` on, at a place of a piece. */
+/** Keys and values of some tokens of a past: `tokens` of them from the token `first` on, from a place of a piece on. */
 interface Stretch {
   readonly piece: Piece;
   readonly at: number;
@@ -172,20 +167,16 @@ function stretchesOf({ chunks, own, past }: Entry, at: number): Stretch[] {
   return past === first ? shared : [...shared, { piece: own, at, first, tokens: past - first }];
 }
 
+/** @param place where: in a batch's row `row`, which has room for `past` tokens; `index` counts a layer's keys, its values, the next layer's keys … */
 function copyPast(
-  keys: Target,
-  values: Target,
+  to: Target,
   { piece, at, first, tokens }: Stretch,
-  { layer, row, past }: { readonly layer: number; readonly row: number; readonly past: number },
+  { index, row, past }: { readonly index: number; readonly row: number; readonly past: number },
   { kvHeads, headDim }: FrozenShape,
 ): void {
-  const width = kvHeads * headDim;
-  const keysAt = at + layer * tokens * 2 * width;
-  for (let i = 0; i < width; i++) copy(keys, (row * width + i) * past + first, piece, keysAt + i * tokens, tokens);
-  const valuesAt = keysAt + tokens * width;
   const size = tokens * headDim;
   for (let h = 0; h < kvHeads; h++)
-    copy(values, ((row * kvHeads + h) * past + first) * headDim, piece, valuesAt + h * size, size);
+    copy(to, ((row * kvHeads + h) * past + first) * headDim, piece, at + (index * kvHeads + h) * size, size);
 }
 
 /** Below this many numbers a loop is faster than a call. */

@@ -30,7 +30,7 @@ export interface FrozenShelf {
 }
 
 /** Another number for every change in what pieces hold or in what their keys say. */
-const formatVersion = 1;
+const formatVersion = 2;
 
 /** One budget for all that is kept in it. */
 export class FrozenStore {

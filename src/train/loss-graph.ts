@@ -24,7 +24,7 @@ interface Built {
   readonly edited: ReadonlyMap<Tensor, Tensor>;
 }
 
-/** Inputs of a layer's cached keys [B, KV, hd, P] and values [B, KV, P, hd]. */
+/** Inputs of a layer's cached keys and values [B, KV, P, hd]. */
 export const pastKeys = (layer: number): string => `past.keys.${layer}`;
 export const pastValues = (layer: number): string => `past.values.${layer}`;
 /** Input of the i-th tensor of the cut. */
@@ -58,9 +58,10 @@ function build(reft: ReftModel, options: GraphOptions, withPast: boolean): Built
   const { tap, parameters, edited } = reft.tap({ training });
   const whole = tokenInputs(queryParts);
   const t = whole.ids.dim(1);
+  const pastInput = (name: string): Tensor => input(name, "float32", ["B", config.kvHeads, "P", config.headDim]);
   const past = Array.from({ length: config.layers }, (_, layer) => ({
-    keys: input(pastKeys(layer), "float32", ["B", config.kvHeads, config.headDim, "P"]),
-    values: input(pastValues(layer), "float32", ["B", config.kvHeads, "P", config.headDim]),
+    keys: pastInput(pastKeys(layer)),
+    values: pastInput(pastValues(layer)),
   }));
   const tokens = {
     ...whole,
