@@ -243,42 +243,47 @@ describe("packed weights", () => {
   ];
 
   /** A model that claims `extra` more bytes of weights, and what its sessions were opened with. */
-  async function sized(name: string, extra: number): Promise<{ model: CausalLM; packed: (boolean | undefined)[] }> {
+  async function sized(name: string, extra: number): Promise<{ model: CausalLM; opened: string[] }> {
     const checkpoint = await openCheckpoint(golden(`families/${name}`));
     const [first] = checkpoint.weights.values();
     const unused = { ...(first as NonNullable<typeof first>), length: extra };
     const weights = new Map([...checkpoint.weights, ["unused", unused]]);
-    const packed: (boolean | undefined)[] = [];
+    const opened: string[] = [];
     const watched: Runtime = {
       device: runtime.device,
       dispose: () => Promise.resolve(),
       allocate: (...values) => runtime.allocate(...values),
       open: (graph, options) => {
-        packed.push(options?.prepack);
+        const { prepack = false, fold = false } = options ?? {};
+        opened.push(prepack ? (fold ? "widened, packed" : "packed") : "mapped");
         return runtime.open(graph, options);
       },
     };
     return {
       model: new CausalLM({ id: name, revision: undefined, checkpoint: { ...checkpoint, weights }, runtime: watched }),
-      packed,
+      opened,
     };
   }
 
   test.each([
-    ["a small model: at once", "llama", 0, 1, 4, [false, true]],
-    ["a larger one, one row, a short answer: no", "llama", 2 ** 30, 1, 100, [false, false]],
-    ["a larger one, one row that may become long: at once", "llama", 2 ** 30, 1, 200, [false, true]],
-    ["a larger one, many rows: at once", "llama", 2 ** 30, 2, 40, [false, true]],
-    ["many rows, few tokens: no", "llama", 2 ** 30, 2, 20, [false, false]],
-    ["too large to hold twice: no", "llama", 2 ** 33, 2, 140, [false, false]],
-    ["stored in 16 bits: nothing to pack", "llama-bf16", 0, 2, 140, [false, false]],
+    ["a small model: at once", "llama", 0, 1, 4, "packed"],
+    ["a larger one, one row, a short answer: no", "llama", 2 ** 30, 1, 100, "mapped"],
+    ["a larger one, one row that may become long: at once", "llama", 2 ** 30, 1, 200, "packed"],
+    ["a larger one, many rows: at once", "llama", 2 ** 30, 2, 40, "packed"],
+    ["many rows, few tokens: no", "llama", 2 ** 30, 2, 20, "mapped"],
+    ["too large to hold twice: no", "llama", 2 ** 33, 2, 140, "mapped"],
+    ["16 bits, a small model: at once", "llama-bf16", 0, 1, 4, "widened, packed"],
+    ["16 bits, a larger one, one row, a short answer: no", "llama-bf16", 2 ** 29, 1, 60, "mapped"],
+    ["16 bits, a larger one, one row that may become long: at once", "llama-bf16", 2 ** 29, 1, 100, "widened, packed"],
+    ["16 bits, a larger one, many rows", "llama-bf16", 2 ** 29, 2, 70, "widened, packed"],
+    ["16 bits, too large in 32: no", "llama-bf16", 2 ** 31 + 1, 2, 140, "mapped"],
   ] as const)("%s", async (_, name, extra, rows, maxNewTokens, expected) => {
-    const { model, packed } = await sized(name, extra);
+    const { model, opened } = await sized(name, extra);
     const ids = await idsOf(model, prompts.slice(0, rows), { maxNewTokens });
-    expect(packed).toEqual(expected);
+    expect(opened).toEqual(["mapped", expected]);
     expect(ids).toEqual((await idsOf(await open(name), prompts, { maxNewTokens })).slice(0, rows));
     await idsOf(model, prompts.slice(0, rows), { maxNewTokens });
-    expect(packed).toEqual(expected);
+    expect(opened).toEqual(["mapped", expected]);
     await releaseSessions(model);
   });
 });

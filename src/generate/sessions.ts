@@ -40,12 +40,12 @@ export function baseOf(target: Generative): CausalLM {
 }
 
 /**
- * Packing costs a copy of the weights and, at 135M parameters, 0.5 s when it is first done; it wins 10–18 % of a step of one row
- * (3 of 25 ms) and 20–30 % of one of four and more (40 and 100 ms). So many tokens, where a call may decode them, are worth it.
- * It also makes a row's numbers the same bits alone and in a batch.
+ * Packing costs a copy of the weights in 32 bits and time when it is first done: at 135M parameters 0.5 s, from 16 bits 1.3 s. It wins
+ * 10–18 % of a step of one row (3 of 25 ms) and 20–30 % of one of four and more (40 and 100 ms); of 16 bits, which every step widens
+ * otherwise, 30–40 %. So many tokens, where a call may decode them, are worth it. It also makes a row's
+ * numbers the same bits alone and in a batch.
  */
-const ONE_ROW_PAYS = 192;
-const MANY_ROWS_PAY = 32;
+const PAYS = { mapped: { oneRow: 192, manyRows: 32 }, widened: { oneRow: 64, manyRows: 32 } };
 /** Bytes of weights that are packed without a thought. */
 const PACK_AT_ONCE = 2 ** 28;
 
@@ -115,7 +115,8 @@ export class GenerationSessions {
     // step has neither, and its allocations are small.
     const session = this.#model.runtime.open(model, {
       prepack: kind === "packed" || quantised?.int8Activations === "always",
-      arena: kind !== "packed" || this.#model.widens || quantised !== undefined,
+      fold: kind === "packed" && quantised === undefined && this.#model.widens,
+      arena: kind !== "packed" || quantised !== undefined,
     });
     this.#open.set(key, session);
     // A failed opening may be tried again.
@@ -133,7 +134,8 @@ export class GenerationSessions {
   decoding(rows: number, most: number): Promise<Session> {
     const model = this.#model;
     if (model.checkpoint.quantised !== undefined) return this.get("packed");
-    const pays = model.storedBytes <= PACK_AT_ONCE || most >= (rows > 1 ? MANY_ROWS_PAY : ONE_ROW_PAYS);
+    const { oneRow, manyRows } = model.widens ? PAYS.widened : PAYS.mapped;
+    const pays = model.floatBytes <= PACK_AT_ONCE || most >= (rows > 1 ? manyRows : oneRow);
     return this.get(model.packable && pays ? "packed" : "decode");
   }
 

@@ -27,8 +27,8 @@ export abstract class FrozenModel<B extends Body = Body> {
   readonly revision: string | undefined;
   readonly config: ModelConfig;
   readonly checkpoint: Checkpoint;
-  /** Bytes of all weights, in their files. */
-  readonly storedBytes: number;
+  /** Bytes of all weights in 32 bits. */
+  readonly floatBytes: number;
   /** Whether some weights are stored in other than 32 bits, and widened as they are read. */
   readonly widens: boolean;
   readonly runtime: Runtime;
@@ -41,7 +41,7 @@ export abstract class FrozenModel<B extends Body = Body> {
     this.revision = revision;
     this.checkpoint = checkpoint;
     const weights = [...this.checkpoint.weights.values()];
-    this.storedBytes = weights.reduce((sum, w) => sum + w.length, 0);
+    this.floatBytes = weights.reduce((sum, w) => sum + (w.dtype === "F32" ? 1 : 2) * w.length, 0);
     this.widens = weights.some((w) => w.dtype !== "F32");
     this.runtime = runtime;
     this.family = familyOf(checkpoint.config);
@@ -91,9 +91,9 @@ export abstract class FrozenModel<B extends Body = Body> {
     return byHead ? this.config.headDim : widthAt(place, this.config);
   }
 
-  /** Whether weights may be packed for the processor's products: as they lie in 32 bits, and few enough for a copy. */
+  /** Whether weights are few enough for a copy in 32 bits, packed for the processor's products. */
   get packable(): boolean {
-    return !this.widens && this.storedBytes <= PACK_AT_MOST;
+    return this.floatBytes <= PACK_AT_MOST;
   }
 
   /**
@@ -101,12 +101,13 @@ export abstract class FrozenModel<B extends Body = Body> {
    * cleared anew: elementwise ops take twice as long, and the heap's holes cost 0.2–0.6 GB.
    *
    * @param often whether the graph runs many times, as a training step does: its weights are then packed for the processor's
-   * products, where they are few enough for a copy. Without AVX-512 a step of 256 rows is 12–22 % faster so, one of 1,024 rows
-   * 6–10 %, for 4 and 13 % more memory at 135M parameters: what is packed is no longer read from the mapped file.
+   * products, where they lie in 32 bits and are few enough for a copy. Without AVX-512 a step of 256 rows is 12–22 % faster so,
+   * one of 1,024 rows 6–10 %, for 4 and 13 % more memory at 135M parameters: what is packed is no longer read from the mapped file.
    */
   trainingOptions(often: boolean): SessionOptions {
     const { quantised } = this.checkpoint;
-    const prepack = quantised === undefined ? often && this.packable : quantised.int8Activations === "always";
+    const prepack =
+      quantised === undefined ? often && this.packable && !this.widens : quantised.int8Activations === "always";
     return { prepack, arena: true };
   }
 

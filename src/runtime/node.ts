@@ -257,11 +257,11 @@ class NodeRuntime implements Runtime {
 
   private sessionOptions(
     { weightsRoot }: OnnxModel,
-    { prepack = false, arena = false }: SessionOptions,
+    { prepack = false, fold = false, arena = false }: SessionOptions,
   ): Record<string, unknown> {
     return {
       executionProviders: [devices[this.device]],
-      graphOptimizationLevel: "disabled",
+      graphOptimizationLevel: fold ? "basic" : "disabled",
       enableMemPattern: false,
       enableCpuMemArena: arena,
       ...(this.threads === undefined ? {} : { intraOpNumThreads: this.threads }),

@@ -64,6 +64,8 @@ export interface SessionOptions {
    * for graphs that run often. Default false.
    */
   readonly prepack?: boolean;
+  /** Compute as the graph is opened what depends on weights alone, such as 16-bit weights in 32 bits. Default false. */
+  readonly fold?: boolean;
   /**
    * Keep freed memory for the next allocation: worth it wherever large activations come and go, as in training and in reading
    * prompts, or weights are widened step by step. Default false.
