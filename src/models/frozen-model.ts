@@ -93,7 +93,9 @@ export abstract class FrozenModel<B extends Body = Body> {
 
   /** Whether weights are few enough for a copy in 32 bits, packed for the processor's products. */
   get packable(): boolean {
-    return this.floatBytes <= PACK_AT_MOST;
+    // Only there is a graph trusted to widen weights as it is opened.
+    const widenable = !this.widens || this.runtime.device === "cpu";
+    return widenable && this.floatBytes <= PACK_AT_MOST;
   }
 
   /**
