@@ -35,7 +35,7 @@ test("loss and gradients do not depend on the number of parts", async () => {
   };
   const run = async (parts: number) => {
     const model = toOnnx(wholeStep(reft, { training: true, parts }));
-    const session = await runtime.open(model, reft.model.trainingOptions(false));
+    const session = await runtime.open(model, reft.model.trainingOptions);
     const all = inParts(feeds, ["labelRows", "labels", "weights"], parts);
     const result = await session.run(
       Object.fromEntries(model.inputs.map(({ name }) => [name, all[name] as (typeof feeds)["weights"]])),

@@ -71,7 +71,7 @@ export async function openStepOf<Item>(
 /** Everything in every step. */
 async function openWhole<Item>(objective: Objective<Item>, reft: ReftModel, options: StepOptions): Promise<Step<Item>> {
   const sessions = new LazySessions<StepParts>((key) =>
-    openGraph(reft, wholeStep(reft, graphOptions(objective, options, key)), packs(options, key)),
+    openGraph(reft, wholeStep(reft, graphOptions(objective, options, key))),
   );
   const batches = objective.batches(reft);
   return {
@@ -101,14 +101,6 @@ function graphOptions<Item>(objective: Objective<Item>, options: StepOptions, ke
   return { training, recomputeBlocks, objective, parts, headParts, queryParts };
 }
 
-/**
- * Whether a step's weights are packed. Not where heads come in parts: such steps have thousands of rows, by which packing wins
- * little, and are what memory is short for.
- */
-function packs({ training }: StepOptions, key: StepParts): boolean {
-  return training && key.split(" ")[1] === "1";
-}
-
 function sequencesOf<Item>(objective: Objective<Item>, items: readonly Item[]): Sequence[] {
   return items.flatMap((item) => objective.sequences(item));
 }
@@ -119,15 +111,13 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
   const plain: StepParts = "1 1 1";
   const cut = cutBy(plain);
   const shape = frozenShape(cut, reft.model.bidirectional, reft.model.config);
-  const partsOfKey = (key: string): StepParts => key.slice(key.indexOf(" ") + 1) as StepParts;
   const graphOf = (key: string): Outputs => {
-    const by = partsOfKey(key);
-    return (by === plain ? cut : cutBy(by))[key.split(" ")[0] as FrozenGraph | StepGraph];
+    const [graph, ...parts] = key.split(" ");
+    const by = parts.join(" ") as StepParts;
+    return (by === plain ? cut : cutBy(by))[graph as FrozenGraph | StepGraph];
   };
   const frozen = new LazySessions<`${FrozenGraph} ${StepParts}`>((key) => openGraph(reft, graphOf(key)));
-  const steps = new LazySessions<`${StepGraph} ${StepParts}`>((key) =>
-    openGraph(reft, graphOf(key), packs(options, partsOfKey(key))),
-  );
+  const steps = new LazySessions<`${StepGraph} ${StepParts}`>((key) => openGraph(reft, graphOf(key)));
   const store = options.frozenStore ?? new FrozenStore({ memory: options.frozenCacheBytes ?? 512e6 });
   // Keyed by the plain graph: heads and queries in parts give the same but for rounding.
   const shelf = await store.shelf(cutOrigin(cut.frozen, reft.model.runtime.device));
@@ -193,14 +183,10 @@ class LazySessions<Key> {
   }
 }
 
-/**
- * Opens a graph that takes from its feeds what it has a use for: cut graphs keep only some of a whole step's inputs.
- *
- * @param often whether it runs many times: see `trainingOptions`
- */
-export async function openGraph(reft: ReftModel, outputs: Outputs, often = false): Promise<Session> {
+/** Opens a graph that takes from its feeds what it has a use for: cut graphs keep only some of a whole step's inputs. */
+export async function openGraph(reft: ReftModel, outputs: Outputs): Promise<Session> {
   const model = toOnnx(outputs, reft.model.runtime.device);
-  const session = await reft.model.runtime.open(model, reft.model.trainingOptions(often));
+  const session = await reft.model.runtime.open(model, reft.model.trainingOptions);
   return {
     run: (feeds) => session.run(Object.fromEntries(model.inputs.map(({ name }) => [name, feeds[name] as HostTensor]))),
     dispose: () => session.dispose(),
