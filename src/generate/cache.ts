@@ -2,6 +2,7 @@
 
 import { PADDING_POSITION } from "../data/collate.js";
 import { invariant } from "../errors.js";
+import { pastKeys, pastValues } from "../models/family.js";
 import type { Block, HostTensor, Keep, Runtime, Session, Store, StoredTensor } from "../runtime/runtime.js";
 
 /** A decoder's key/value sizes. */
@@ -81,8 +82,8 @@ export class KeyValueCache {
     const feeds: Record<string, StoredTensor> = {};
     const shape = [this.rows, kvHeads, this.capacity, headDim];
     for (let l = 0; l < layers; l++) {
-      feeds[`past.keys.${l}`] = this.#keys.view(l, shape);
-      feeds[`past.values.${l}`] = this.#values.view(l, shape);
+      feeds[pastKeys(l)] = this.#keys.view(l, shape);
+      feeds[pastValues(l)] = this.#values.view(l, shape);
     }
     return feeds;
   }

@@ -3,8 +3,9 @@
 import { UserError } from "../errors.js";
 import { plus, times } from "../graph/dim.js";
 import { input, type Tensor } from "../graph/tensor.js";
-import { headPartsOf, type KeyValues } from "../models/attention.js";
+import { headPartsOf } from "../models/attention.js";
 import { CausalLM } from "../models/causal-lm.js";
+import { pastInputs } from "../models/family.js";
 import type { FrozenModel } from "../models/frozen-model.js";
 import type { Tap } from "../models/site.js";
 import { toOnnx } from "../onnx/emit.js";
@@ -45,19 +46,12 @@ export function baseOf(target: Generative): CausalLM {
  * otherwise, 30–40 %. So many tokens, where a call may decode them, are worth it. It also makes a row's
  * numbers the same bits alone and in a batch.
  */
-const PAYS = { mapped: { oneRow: 192, manyRows: 32 }, widened: { oneRow: 64, manyRows: 32 } };
+const ONE_ROW_PAYS = { mapped: 192, widened: 64 };
+const MANY_ROWS_PAY = 32;
 /** Bytes of weights that are packed without a thought. */
 const PACK_AT_ONCE = 2 ** 28;
 
 const untapped: Tap = (_site, h) => h;
-
-function pastInputs({ config: c }: CausalLM): KeyValues[] {
-  const past = (name: string): Tensor => input(name, "float32", ["B", c.kvHeads, "P", c.headDim]);
-  return Array.from({ length: c.layers }, (_, l) => ({
-    keys: past(`past.keys.${l}`),
-    values: past(`past.values.${l}`),
-  }));
-}
 
 function readingParts({ config }: CausalLM): number {
   return headPartsOf(config).findLast((parts) => parts <= MOST_PARTS) ?? 1;
@@ -69,7 +63,7 @@ function readingParts({ config }: CausalLM): number {
  * `values` [B, L·KV, T, hd], joined because each fetched output is a copy and a call.
  */
 function outputsOf(kind: GraphKind, model: CausalLM, tap: Tap, queryParts: number): Record<string, Tensor> {
-  const past = kind === "prefill" ? undefined : pastInputs(model);
+  const past = kind === "prefill" ? undefined : pastInputs(model.config);
   // Known to be one, it leaves heads in their places: no transposes.
   const t = kind === "decode" || kind === "packed" ? 1 : times(queryParts, "T");
   const tokens = {
@@ -134,8 +128,8 @@ export class GenerationSessions {
   decoding(rows: number, most: number): Promise<Session> {
     const model = this.#model;
     if (model.checkpoint.quantised !== undefined) return this.get("packed");
-    const { oneRow, manyRows } = model.widens ? PAYS.widened : PAYS.mapped;
-    const pays = model.floatBytes <= PACK_AT_ONCE || most >= (rows > 1 ? manyRows : oneRow);
+    const enough = rows > 1 ? MANY_ROWS_PAY : ONE_ROW_PAYS[model.widens ? "widened" : "mapped"];
+    const pays = model.floatBytes <= PACK_AT_ONCE || most >= enough;
     return this.get(model.packable && pays ? "packed" : "decode");
   }
 

@@ -30,8 +30,8 @@ export interface Emitter {
   stored(tensor: Tensor): string | undefined;
   /** A float32 scalar constant. */
   float(value: number): string;
-  /** Codes that are all the same, [shape]: the zero points of a quantised weight. */
-  codes(dtype: "uint8" | "uint4", shape: readonly number[], value: number): string;
+  /** A single code: the zero point of a quantised weight. */
+  code(dtype: "uint8" | "uint4", value: number): string;
   /**
    * A weight in full, made by `make` where it is not the one that was made last: a head serves loss and derivative one after
    * the other, and no more than one lives at a time.

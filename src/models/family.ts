@@ -45,6 +45,16 @@ export function tokenInputs(queryParts = 1): LiveTokens {
   return { ids, positions, keyPositions: input("keyPositions", "int32", shape), queryParts };
 }
 
+/** Inputs of a layer's cached keys and values. */
+export const pastKeys = (layer: number): string => `past.keys.${layer}`;
+export const pastValues = (layer: number): string => `past.values.${layer}`;
+
+/** Each layer's cached keys and values [B, KV, P, hd], as inputs. */
+export function pastInputs({ layers, kvHeads, headDim }: ModelConfig): KeyValues[] {
+  const past = (name: string): Tensor => input(name, "float32", ["B", kvHeads, "P", headDim]);
+  return Array.from({ length: layers }, (_, l) => ({ keys: past(pastKeys(l)), values: past(pastValues(l)) }));
+}
+
 /** Runs a block as the tokens ask: plainly, or to be computed again for the derivative. */
 export function runBlock(tokens: LiveTokens, block: (h: Tensor) => Tensor, h: Tensor): Tensor {
   return tokens.recomputeBlocks === true ? recomputed((x) => block(x as Tensor), h) : block(h);

@@ -271,12 +271,10 @@ class Emission implements Emitter {
     return this.made.name;
   }
 
-  codes(dtype: "uint8" | "uint4", shape: readonly number[], value: number): string {
-    return this.once(`${dtype}:${shape}:${value}`, () => {
+  code(dtype: "uint8" | "uint4", value: number): string {
+    return this.once(`${dtype}:${value}`, () => {
       const name = this.fresh("c");
-      const size = shape.reduce((a, b) => a * b, 1);
-      const bytes = dtype === "uint8" ? new Uint8Array(size) : new Uint8Array(Math.ceil(size / 2));
-      this.initializers.push(tensor(name, dtype, shape, bytes.fill(dtype === "uint8" ? value : value * 17)));
+      this.initializers.push(tensor(name, dtype, [], Uint8Array.of(value)));
       return name;
     });
   }

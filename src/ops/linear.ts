@@ -64,21 +64,24 @@ const batched: Op<[a: Tensor, b: Tensor], MatMulAttributes> = op<[Tensor, Tensor
       transB ? batched(g, a, { transA: true, transB: transA }) : batched(a, g, { transA: !transA });
     return [() => unbroadcast(byA(), a), () => unbroadcast(byB(), b)];
   },
-  lower: (e, names, { attributes: { transA = false, transB = false }, inputs, output }) => {
-    const byRow = transA ? undefined : rowByRow(e, names, inputs, output, transB);
-    if (byRow !== undefined) return byRow;
-    if ((!transA && !transB) || e.kernels.transposedMatMul) return product(e, names, { transA, transB });
-    const [a, b] = inputs as [Tensor, Tensor];
-    const [nameA, nameB] = names as [string, string];
-    return e.node("MatMul", [transA ? turned(e, nameA, a) : nameA, transB ? turned(e, nameB, b) : nameB]);
-  },
+  lower: (e, names, { attributes, inputs, output }) =>
+    (attributes.transA === true ? undefined : rowByRow(e, names, inputs, output, attributes.transB)) ??
+    product(e, names, [inputs[0]?.shape.length as number, inputs[1]?.shape.length as number], attributes),
   flops: ([a], y, { transA = false }) => [2, ...y.shape, lastTwo(a as TensorType, transA)[1]],
 });
 
-/** As matrices lie, or by the runtime's own op, which reads them either way round: no transposed copy of a batch's attention weights. */
-function product(e: Emitter, names: readonly string[], { transA = false, transB = false }: MatMulAttributes): string {
+function product(
+  e: Emitter,
+  names: readonly string[],
+  [axesA, axesB]: readonly [number, number],
+  { transA = false, transB = false }: MatMulAttributes,
+): string {
   if (!transA && !transB) return e.node("MatMul", names);
-  return e.node("FusedMatMul", names, { transA: transA ? 1 : 0, transB: transB ? 1 : 0 }, "com.microsoft");
+  // The runtime's own op reads matrices either way round: no transposed copy of a batch's attention weights.
+  if (e.kernels.transposedMatMul)
+    return e.node("FusedMatMul", names, { transA: transA ? 1 : 0, transB: transB ? 1 : 0 }, "com.microsoft");
+  const [a, b] = names as [string, string];
+  return e.node("MatMul", [transA ? turned(e, a, axesA) : a, transB ? turned(e, b, axesB) : b]);
 }
 
 /** Below so many rows a product is faster row by row: measured with 2 to 4 (1.2–1.8 times); at 7 and 8 either way takes as long. */
@@ -93,7 +96,7 @@ function rowByRow(
   [nameA, nameB]: readonly string[],
   [a, b]: readonly Tensor[],
   output: Tensor,
-  transB: boolean,
+  transB = false,
 ): string | undefined {
   const [left, right] = [(a as Tensor).shape, (b as Tensor).shape];
   const [m, k] = left.slice(-2) as [Dim, Dim];
@@ -102,16 +105,15 @@ function rowByRow(
   if (k === 1 && !transB) return e.node("Mul", [nameA as string, nameB as string]);
   const few = typeof m === "number" && m > 1 && m < MANY_ROWS;
   // A single column is no matrix, and one matrix for all rows is copied once for all.
-  if (!e.kernels.rowByMatrix || !few || n === 1 || right.length === 2 || (transB && !e.kernels.transposedMatMul))
-    return undefined;
+  if (!e.kernels.rowByMatrix || !few || n === 1 || right.length === 2) return undefined;
   const rows = e.reshape(nameA as string, left, [...left.slice(0, -2), m, 1, k]);
   const matrices = e.reshape(nameB as string, right, [...right.slice(0, -2), 1, ...right.slice(-2)]);
   const apart = [...output.shape.slice(0, -2), m, 1, n];
-  return e.reshape(product(e, [rows, matrices], { transB }), apart, output.shape);
+  return e.reshape(product(e, [rows, matrices], [left.length + 1, right.length + 1], { transB }), apart, output.shape);
 }
 
 /** The last two axes exchanged. */
-function turned(e: Emitter, name: string, { shape: { length } }: Tensor): string {
+function turned(e: Emitter, name: string, length: number): string {
   const axes = Array.from({ length }, (_, i) => i);
   return e.node("Transpose", [name], { perm: [...axes.slice(0, -2), length - 1, length - 2] });
 }

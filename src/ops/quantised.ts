@@ -36,7 +36,7 @@ const sizesOf = (scales: TensorType, { blockSize }: BlockCoding): readonly [n: n
 function dequantized(e: Emitter, [codes, scales]: readonly string[], { type }: Tensor, coding: BlockCoding): string {
   const { bits, blockSize } = coding;
   return e.latest(scales as string, () => {
-    const zero = e.codes(bits === 8 ? "uint8" : "uint4", [], 2 ** (bits - 1));
+    const zero = e.code(bits === 8 ? "uint8" : "uint4", 2 ** (bits - 1));
     const wide = e.node("DequantizeLinear", [codes as string, e.float(1), zero]);
     const scaled = e.node("Mul", [wide, e.reshape(scales as string, type.shape, [...type.shape, 1])]);
     return e.reshape(scaled, [...type.shape, blockSize], sizesOf(type, coding));

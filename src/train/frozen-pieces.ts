@@ -1,10 +1,11 @@
 /** The layout of frozen work: pieces of an example taken out of a run of the frozen graph, and put together as a batch's feeds. */
 
 import type { Span } from "../data/collate.js";
+import { pastKeys, pastValues } from "../models/family.js";
 import type { HostTensor, LentTensor } from "../runtime/runtime.js";
 import { chunkTokens } from "./frozen-keys.js";
 import type { Piece } from "./frozen-store.js";
-import { type CutStep, frozenInput, pastKeys, pastValues } from "./loss-graph.js";
+import { type CutStep, frozenInput } from "./loss-graph.js";
 
 /** Sizes of one token's part of frozen work. */
 export interface FrozenShape {
@@ -167,7 +168,7 @@ function stretchesOf({ chunks, own, past }: Entry, at: number): Stretch[] {
   return past === first ? shared : [...shared, { piece: own, at, first, tokens: past - first }];
 }
 
-/** @param place where: in a batch's row `row`, which has room for `past` tokens; `index` counts a layer's keys, its values, the next layer's keys … */
+/** To a batch's row `row`, which has room for `past` tokens; `index` counts a layer's keys, its values, the next layer's keys … */
 function copyPast(
   to: Target,
   { piece, at, first, tokens }: Stretch,

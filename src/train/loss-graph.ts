@@ -4,7 +4,7 @@ import { plus, times } from "../graph/dim.js";
 import { frontier, substitute } from "../graph/frontier.js";
 import { input, type Tensor, topological } from "../graph/tensor.js";
 import type { KeyValues } from "../models/attention.js";
-import { tokenInputs } from "../models/family.js";
+import { pastInputs, pastKeys, pastValues, tokenInputs } from "../models/family.js";
 import { gradients, plainValues } from "../ops/index.js";
 import type { ReftModel } from "../reft/reft-model.js";
 import { nextToken } from "./next-token.js";
@@ -24,9 +24,6 @@ interface Built {
   readonly edited: ReadonlyMap<Tensor, Tensor>;
 }
 
-/** Inputs of a layer's cached keys and values [B, KV, P, hd]. */
-export const pastKeys = (layer: number): string => `past.keys.${layer}`;
-export const pastValues = (layer: number): string => `past.values.${layer}`;
 /** Input of the i-th tensor of the cut. */
 export const frozenInput = (i: number): string => `frozen.${i}`;
 
@@ -54,15 +51,10 @@ function build(reft: ReftModel, options: GraphOptions, withPast: boolean): Built
     objective = nextToken,
     parts = 1,
   } = options;
-  const { config } = reft.model;
   const { tap, parameters, edited } = reft.tap({ training });
   const whole = tokenInputs(queryParts);
   const t = whole.ids.dim(1);
-  const pastInput = (name: string): Tensor => input(name, "float32", ["B", config.kvHeads, "P", config.headDim]);
-  const past = Array.from({ length: config.layers }, (_, layer) => ({
-    keys: pastInput(pastKeys(layer)),
-    values: pastInput(pastValues(layer)),
-  }));
+  const past = pastInputs(reft.model.config);
   const tokens = {
     ...whole,
     recomputeBlocks,
