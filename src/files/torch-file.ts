@@ -43,7 +43,8 @@ export function decodeTorch(bytes: Uint8Array, name: string): Map<string, TorchT
 
 /** What a file that is no zip is, so that the message can say what to do. */
 function checkKind(bytes: Uint8Array, name: string): void {
-  const head = new TextDecoder("latin1").decode(bytes.subarray(0, 40));
+  // A character a byte: TextDecoder's "latin1" is windows-1252, which has others from 0x80 to 0x9f.
+  const head = String.fromCharCode(...bytes.subarray(0, 40));
   if (head.startsWith("PK")) return;
   if (head.startsWith("version https://git-lfs"))
     throw new UserError(
