@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { type Example, NO_LABEL } from "../src/data/example.js";
 import type { WeightLocation } from "../src/files/checkpoint.js";
 import type { Sizes } from "../src/graph/cost.js";
-import { type Tensor, topological } from "../src/graph/tensor.js";
+import { topological } from "../src/graph/tensor.js";
 import { CausalLM } from "../src/models/causal-lm.js";
 import { toOnnx } from "../src/onnx/emit.js";
 import { LoreftIntervention } from "../src/reft/loreft.js";
@@ -264,13 +264,18 @@ describe.each(shapes)(
       expect(uses(cut.frozenWithoutPast, layers)).toEqual(
         Array.from({ length: layers }, (_, l) => (l <= middle ? 1 : 0)),
       );
-      for (const graph of [cut.frozen, cut.frozenWithoutPast]) expect(vocabularyWide(graph, shape)).toEqual([]);
+      for (const graph of [cut.frozen, cut.frozenWithoutPast]) expect(logitsMade(graph)).toEqual([]);
     });
 
-    test("logits exist for labelled rows only", () => {
+    test("logits exist for labelled rows only, each once, and never of the whole vocabulary", () => {
       const cut = cutStep(reft, { training: true });
-      for (const graph of [wholeStep(reft, { training: true }), cut.step, cut.stepWithoutPast])
-        expect([...new Set(vocabularyWide(graph, shape))]).toEqual(["M"]);
+      for (const graph of [wholeStep(reft, { training: true }), cut.step, cut.stepWithoutPast]) {
+        const made = logitsMade(graph);
+        expect(made.map(({ rows }) => rows)).toEqual(made.map(() => "M"));
+        expect(made.reduce((sum, { tokens }) => sum + tokens, 0)).toBe(shape.vocab_size);
+        const wide = topological(Object.values(graph)).filter((t) => t.shape.includes(shape.vocab_size));
+        expect(wide.flatMap(({ source }) => (source.kind === "op" ? [source.op.name] : []))).toEqual([]);
+      }
     });
   },
 );
@@ -343,10 +348,15 @@ function weightsRead(outputs: Outputs): string[] {
   return topological(Object.values(outputs)).flatMap((t) => (t.source.kind === "weight" ? [t.source.name] : []));
 }
 
-/** The heights of all values as wide as the vocabulary. */
-function vocabularyWide(outputs: Outputs, { vocab_size }: Shape): string[] {
-  const made = (t: Tensor): boolean => t.source.kind === "op" && t.shape.includes(vocab_size);
-  return topological(Object.values(outputs)).flatMap((t) => (made(t) ? t.shape.slice(0, -1).map(String) : []));
+/** Products with rows of the head: how many rows they are for, and of how many tokens of the vocabulary they make logits. */
+function logitsMade(outputs: Outputs): { rows: string; tokens: number }[] {
+  return topological(Object.values(outputs)).flatMap(({ source, shape }) => {
+    if (source.kind !== "op" || source.op.name !== "Gemm") return [];
+    const { transB } = source.attributes as { transB?: boolean };
+    const [, head] = source.inputs;
+    const ofHead = head?.source.kind === "weight" && /^(lm_head|model\.embed_tokens)\.weight/.test(head.source.name);
+    return transB === true && ofHead ? [{ rows: String(shape[0]), tokens: Number(shape[1]) }] : [];
+  });
 }
 
 /** Nodes of the emitted graph: ModelProto.graph (7) has them as GraphProto.node (1). */

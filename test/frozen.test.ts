@@ -22,6 +22,9 @@ import { golden } from "./support.js";
 
 /** Runs of graphs by what they are: the frozen part, or a step. */
 const runs = { frozen: 0, step: 0 };
+/** Graphs open now, and at each opening: of what, beside how many, and whether weights are packed for it. */
+const live = { frozen: 0, step: 0 };
+const openings: { kind: keyof typeof live; beside: typeof live; prepack: boolean }[] = [];
 let native: Runtime;
 let runtime: Runtime;
 beforeAll(() => {
@@ -31,12 +34,17 @@ beforeAll(() => {
     open: async (model, options) => {
       const session = await native.open(model, options);
       const kind = model.outputs.includes("loss") ? "step" : "frozen";
+      openings.push({ kind, beside: { ...live }, prepack: options?.prepack ?? false });
+      live[kind]++;
       return {
         run: (...values) => {
           runs[kind]++;
           return session.run(...values);
         },
-        dispose: () => session.dispose(),
+        dispose: () => {
+          live[kind]--;
+          return session.dispose();
+        },
       };
     },
     allocate: (...values) => native.allocate(...values),
@@ -338,6 +346,51 @@ describe("what is kept", () => {
 });
 
 describe("around it", () => {
+  test("no frozen graph is open when a step's is opened: the memory of one is free for the other", async () => {
+    const random = new Random(3);
+    const early = example(random, 1, { prompt: 6, answer: 3, at: [0] });
+    const [late, later] = [5, 8].map((prompt) => example(random, 1, { prompt, answer: 3, at: "l1" })) as [
+      Example,
+      Example,
+    ];
+    const step = await openStep(edited(await openModel("llama"), [[1, "block_output"]]), options());
+    const since = openings.length;
+    // A graph that looks back, then more to freeze, then one that does not look back.
+    for (const e of [late, later, early, late]) await step.run([e], 0.1);
+    expect(openings.slice(since)).toMatchObject([
+      { kind: "frozen", beside: { frozen: 0, step: 0 } },
+      { kind: "step", beside: { frozen: 0, step: 0 } },
+      { kind: "frozen", beside: { frozen: 0, step: 1 } },
+      { kind: "frozen", beside: { frozen: 1, step: 1 } },
+      { kind: "step", beside: { frozen: 0, step: 1 } },
+    ]);
+    await step.dispose();
+    expect(live).toEqual({ step: 0, frozen: 0 });
+  });
+
+  test.each([
+    ["float32, 50 steps", "llama", 50, [true]],
+    ["float32, 49 steps", "llama", 49, [false]],
+    ["bfloat16, 50 steps", "llama-bf16", 50, [false]],
+  ])("weights are packed for steps that are many: %s", async (_what, model, maxSteps, packed) => {
+    const reft = edited(await openModel(model), [[1, "block_output"]]);
+    const examples = [example(new Random(4), 1, { prompt: 5, answer: 3, at: "l1" })];
+    const since = openings.length;
+    const args = { maxSteps, evalStrategy: "steps", evalSteps: maxSteps } as const;
+    const trainer = { model: reft, tokenizer: { padTokenId: 0 }, trainDataset: examples, evalDataset: examples };
+    await new ReftTrainerForCausalLM({ ...trainer, args }).train();
+    const [frozen, step, evaluation] = openings.slice(since);
+    expect([frozen?.kind, step?.kind, evaluation?.kind]).toEqual(["frozen", "step", "step"]);
+    expect([frozen?.prepack, evaluation?.prepack]).toEqual([false, false]);
+    expect([step?.prepack]).toEqual(packed);
+  });
+
+  test("weights too large for two packed copies stay mapped", async () => {
+    const model = await openModel("llama");
+    expect(model.trainingOptions(1e6, 2 ** 30).prepack).toBe(true);
+    expect(model.trainingOptions(1e6, 2 ** 30 + 1).prepack).toBe(false);
+  });
+
   const trainer = (reft: ReftModel, frozenCache: boolean, examples: readonly Example[]): ReftTrainerForCausalLM =>
     new ReftTrainerForCausalLM({
       model: reft,

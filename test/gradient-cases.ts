@@ -128,6 +128,7 @@ export const gradientCases: Readonly<Record<string, readonly GradientCase[]>> = 
   ],
   softmax: [{ inputs: [x(5)] }, { inputs: [x(3, 4)] }, { inputs: [x(2, 2, 3)] }, { inputs: [x(2, 1)] }],
   logSumExp: [{ inputs: [x(5)] }, { inputs: [x(3, 4)] }, { inputs: [x(2, 2, 3)] }],
+  logSumExpOfProduct: [{ inputs: [x(3, 4), x(5, 4)] }, { inputs: [x(1, 2), x(1, 2)] }],
   rmsNormalization: norm(2),
   layerNormalization: norm(3),
   rotary: [

@@ -29,7 +29,8 @@ const intervals = { own: 50, files: 2000 };
  * Follows the most memory this process has resident, mapped weights included. Linux's "resident" counts a page of a file once
  * for each session that maps it, though it is in memory once; its "proportional" share counts it once (and what other processes
  * map too, libraries, by their share). The peak is the most of its own together with files as last
- * looked at: files are read most as weights are packed, before activations are there. Elsewhere it is the system's count.
+ * looked at, and no more than what the system counts: files that a closed session read are not there any more. Elsewhere it is
+ * the system's count.
  */
 export function watchMemory() {
   let files = 0;
@@ -46,7 +47,8 @@ export function watchMemory() {
   return {
     peak() {
       lookAtFiles();
-      return files === 0 ? 1024 * process.resourceUsage().maxRSS : peak;
+      const resident = 1024 * process.resourceUsage().maxRSS;
+      return files === 0 ? resident : Math.min(peak, resident);
     },
   };
 }

@@ -112,6 +112,9 @@ def cases():
     extreme = torch.tensor([[-3.4028234663852886e38, 1.0, 2.0], [200.0, 201.0, 90.0]])
     yield "softmax", {}, [extreme], lambda x: x.softmax(-1)
     yield "logSumExp", {}, [extreme], lambda x: x.logsumexp(-1, keepdim=True)
+    for v in (5, 1):
+        yield ("logSumExpOfProduct", {}, [normal((3, 4), 75, 2.0), normal((v, 4), 76)],
+               lambda h, e: (h @ e.T).logsumexp(-1, keepdim=True))
     condition = normal((2, 3), 80) > 0
     yield "where", {}, [condition, normal((2, 3), 81), normal((2, 3), 82)], torch.where
     yield "where", {}, [condition, normal((4, 1, 3), 83), normal((), 84)], torch.where

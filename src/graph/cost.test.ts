@@ -1,7 +1,7 @@
 /** Counting a graph, with made-up ops: sizes, operations, bytes. */
 
 import { expect, test } from "vitest";
-import { bytesAt, costOf, sizeAt } from "./cost.js";
+import { bytesAt, costOf, productWeightBytes, sizeAt } from "./cost.js";
 import { plus, times } from "./dim.js";
 import { op } from "./op.js";
 import { input, type Tensor, type TensorType, weight } from "./tensor.js";
@@ -54,7 +54,9 @@ test("a product reads its weight whole each time, another op what it writes; eac
   const table = weight("table", [100, 8], bytes(100 * 8 * 2, "bfloat16"));
   const scale = weight("scale", [8], bytes(8 * 4));
   const taken = sum(input("rows", "float32", ["N", 8]), table);
-  const cost = costOf([z, turned(sum(z, scale)), taken], { N: 3 });
+  const outputs = [z, turned(sum(z, scale)), taken];
+  const cost = costOf(outputs, { N: 3 });
+  expect(productWeightBytes(outputs)).toBe(2 * 256);
   expect(cost.ops).toBe(6);
   expect(cost.flops).toBe(2 * (2 * 3 * 8 * 8));
   // Both products the weight, the scale all of its 8 numbers, and of the table 3 rows of 16-bit numbers.

@@ -53,7 +53,8 @@ export function costOf(outputs: readonly Tensor[], sizes: Sizes): Cost {
     const written = bytesAt(t.type, sizes);
     cost.ops++;
     if (product !== undefined) cost.flops += product.reduce<number>((n, d) => n * sizeAt(d, sizes), 1);
-    if (op.view !== true) cost.writtenBytes += written;
+    if (op.view === true) continue;
+    cost.writtenBytes += written;
     for (const x of inputs) cost.weightBytes += weightBytes(x, product === undefined ? written : Infinity);
   }
   return cost;
@@ -64,4 +65,10 @@ function weightBytes({ source, type }: Tensor, written: number): number {
   if (source.kind !== "weight") return 0;
   const elements = type.shape.reduce<number>((n, d) => n * Number(d), 1);
   return Math.min(source.bytes.length, (written / elementBytes.float32) * (source.bytes.length / elements));
+}
+
+/** Bytes of the weights that matrix products read, once for each product. */
+export function productWeightBytes(outputs: readonly Tensor[]): number {
+  const products = topological(outputs).filter(({ source }) => source.kind === "op" && source.op.flops !== undefined);
+  return products.flatMap(({ inputs }) => inputs).reduce((sum, x) => sum + weightBytes(x, Infinity), 0);
 }

@@ -85,6 +85,16 @@ export function weight(name: string, shape: readonly number[], bytes: WeightByte
   return new Tensor({ dtype, shape }, { kind: "weight", name, bytes });
 }
 
+/** Rows start … end − 1 of a weight: a weight in the same file. */
+export function weightRows({ shape, source }: Tensor, start: number, end: number): Tensor {
+  if (source.kind !== "weight") throw new Error("internal: rows of what is no weight");
+  const { name, bytes } = source;
+  const [rows, ...width] = shape as number[] as [number, ...number[]];
+  const row = bytes.length / rows;
+  const part = { ...bytes, offset: bytes.offset + start * row, length: (end - start) * row };
+  return weight(`${name}[${start}:${end}]`, [end - start, ...width], part);
+}
+
 /** "float32[B, T, 64]", for messages. */
 export function describe(type: TensorType): string {
   return `${type.dtype}[${type.shape.join(", ")}]`;

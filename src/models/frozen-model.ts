@@ -22,6 +22,14 @@ export interface ModelParts {
 /** Bytes of weights beyond which no second copy is made: it may not fit beside the first. */
 const PACK_AT_MOST = 2 ** 32;
 
+/**
+ * Weights packed for the processor's products save each product the copy that it makes of them otherwise: 0.3 ns a number, however
+ * many rows there are. Packing takes 4–12 ns a number once, and memory: each direction has a packed copy of its own. From so many runs
+ * on it pays, where both copies are no more than so many bytes.
+ */
+const PACKING_PAYS = 50;
+const PACK_TO_TRAIN = 2 ** 30;
+
 export abstract class FrozenModel<B extends Body = Body> {
   readonly id: string;
   readonly revision: string | undefined;
@@ -99,13 +107,16 @@ export abstract class FrozenModel<B extends Body = Body> {
   }
 
   /**
-   * Session options for training: freed memory kept for the next tensor. Without the arena every activation is mapped and
-   * cleared anew: elementwise ops take twice as long, and the heap's holes cost 0.2–0.6 GB. Weights stay mapped: packed for the
-   * processor's products, a step is 6–13 % faster, but each direction has a copy of its own. Few-shot training takes 1.8 GB
-   * instead of 1.2 so at 135M parameters, at 494M 5.5 instead of 3.2 and 8 s more before its first step of 2 s.
+   * Session options for a graph of training. Freed memory is kept for the next tensor: without the arena every activation is mapped
+   * and cleared anew, elementwise ops take twice as long, and the heap's holes cost 0.2–0.6 GB.
+   *
+   * @param runs how often it is to run
+   * @param productBytes of the weights that its products read, once for each product
    */
-  get trainingOptions(): SessionOptions {
-    return { prepack: this.checkpoint.quantised?.int8Activations === "always", arena: true };
+  trainingOptions(runs: number, productBytes: number): SessionOptions {
+    const { quantised } = this.checkpoint;
+    const packs = !this.widens && quantised === undefined && runs >= PACKING_PAYS && productBytes <= PACK_TO_TRAIN;
+    return { prepack: packs || quantised?.int8Activations === "always", arena: true };
   }
 
   /** Frees native memory and the thread behind the model. */

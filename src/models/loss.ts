@@ -1,7 +1,7 @@
 /** Next-token loss at the labelled rows only, without a one-hot matrix. */
 
 import type { Tensor } from "../graph/tensor.js";
-import { gather, gemm, logSumExp, mul, reduceSum, reshape, sub, takeRows } from "../ops/index.js";
+import { gather, logSumExpOfProduct, mul, reduceSum, reshape, sub, takeRows } from "../ops/index.js";
 
 export interface Labels {
   /** Flat rows that predict a label, each once, int64 [M]. */
@@ -26,7 +26,7 @@ export function nextTokenLoss(hidden: Tensor, head: Tensor, { rows, labels, weig
  */
 export function crossEntropies(hidden: Tensor, head: Tensor, { rows, labels }: Labels): Tensor {
   const h = takeRows(hidden, rows);
-  const normaliser = reshape(logSumExp(gemm(h, head, { transB: true })), { shape: [rows.dim(0)] });
+  const normaliser = reshape(logSumExpOfProduct(h, head), { shape: [rows.dim(0)] });
   const labelLogit = reduceSum(mul(h, gather(head, labels, {})), { axes: [1] });
   return sub(normaliser, labelLogit);
 }

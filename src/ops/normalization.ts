@@ -78,22 +78,3 @@ export const softmax: Op<[x: Tensor]> = op<[Tensor]>("Softmax", {
   vjp: ({ output: y, g }) => [() => mul(y, sub(g, reduceSum(mul(g, y), last)))],
   lower: (e, [x]) => e.node("Softmax", [x as string], { axis: -1 }),
 });
-
-const logSumExpBy: Op<[x: Tensor, p: Tensor]> = op<[Tensor, Tensor]>("LogSumExp", {
-  type: ([x]) => ({ dtype: (x as TensorType).dtype, shape: [...(x as TensorType).shape.slice(0, -1), 1] }),
-  // p is x in other words: what it takes part in is all in dx.
-  vjp: ({ inputs: [, p], g }) => [() => mul(g, p as Tensor), null],
-  lower: (e, [x, p], { inputs: [input] }) => {
-    const axis = e.int64s([(input as Tensor).shape.length - 1]);
-    const largest = (values: string): string => e.node("ReduceMax", [values, axis], { keepdims: 1 });
-    return e.node("Sub", [largest(x as string), e.node("Log", [largest(p as string)])]);
-  },
-});
-
-/**
- * y = ln Σ eˣ over the last axis,  dx = g·p with p = softmax(x). The largest of p is e^(max x − y), so y = max x − ln max p, which
- * overflows nowhere. p is one pass over x, and serves the derivative.
- */
-export const logSumExp: Op<[x: Tensor]> = Object.assign((x: Tensor) => logSumExpBy(x, softmax(x)), {
-  spec: logSumExpBy.spec,
-});

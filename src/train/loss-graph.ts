@@ -38,19 +38,10 @@ export interface GraphOptions {
   readonly queryParts?: number;
   /** Default: the next token. */
   readonly objective?: Lossy;
-  /** In how many parts labelled rows come. Default 1. */
-  readonly parts?: number;
 }
 
 function build(reft: ReftModel, options: GraphOptions, withPast: boolean): Built {
-  const {
-    training,
-    recomputeBlocks = false,
-    headParts = 1,
-    queryParts = 1,
-    objective = nextToken,
-    parts = 1,
-  } = options;
+  const { training, recomputeBlocks = false, headParts = 1, queryParts = 1, objective = nextToken } = options;
   const { tap, parameters, edited } = reft.tap({ training });
   const whole = tokenInputs(queryParts);
   const t = whole.ids.dim(1);
@@ -63,10 +54,10 @@ function build(reft: ReftModel, options: GraphOptions, withPast: boolean): Built
     ...(withPast ? { past, keyPositions: input("keyPositions", "int32", ["B", plus("P", t)]) } : {}),
   };
   const { hidden, live } = reft.model.forward(tokens, tap);
-  const outputs = objective.outputs({ reft, hidden, parameters, parts });
+  const outputs = objective.outputs({ reft, hidden, parameters });
   const slopes = training ? gradients(outputs.loss as Tensor, [...parameters.values()]) : [];
   return {
-    // Gradients first: nodes run in the order that outputs ask for them, and a part's logits are then used up before the next's.
+    // Gradients first: nodes run in the order that outputs ask for them, and logits of a part of the vocabulary are then used up before the next's.
     outputs: { ...uppermostFirst(slopes), ...outputs },
     ids: whole.ids,
     live,

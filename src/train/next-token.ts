@@ -4,7 +4,6 @@ import { type CollateOptions, collate } from "../data/collate.js";
 import { type Example, NO_LABEL } from "../data/example.js";
 import { input } from "../graph/tensor.js";
 import { type LabelledRows, nextTokenLoss } from "../models/loss.js";
-import { add } from "../ops/index.js";
 import type { HostTensor } from "../runtime/runtime.js";
 import { checkExamples, labelCount } from "./examples.js";
 import type { Feeds, Measured, Objective, Reads } from "./objective.js";
@@ -21,13 +20,7 @@ export interface Evaluation extends Measured {
 export const nextToken: Objective<Example, Evaluation> = {
   sequences: (example) => [example],
   reads: (example) => labelledReads(example as Example),
-  outputs: ({ reft, hidden, parts }) => {
-    const losses = Array.from({ length: parts }, (_, i) =>
-      nextTokenLoss(hidden, reft.model.head(), labelledRows(partName("", i, parts))),
-    );
-    return { loss: losses.reduce((sum, loss) => add(sum, loss)) };
-  },
-  inParts: ["labelRows", "labels", "weights"],
+  outputs: ({ reft, hidden }) => ({ loss: nextTokenLoss(hidden, reft.model.head(), labelledRows()) }),
   batches: () => ({
     make: (examples, options, weight) => {
       const { batch, feeds } = labelledFeeds(examples, options);
@@ -44,34 +37,13 @@ export const nextToken: Objective<Example, Evaluation> = {
   settings: undefined,
 };
 
-/** Graph inputs of a loss over labelled tokens; `suffix` tells parts of them apart. */
-export function labelledRows(suffix = ""): LabelledRows {
-  const count = `M${suffix}`;
+/** Graph inputs of a loss over labelled tokens. */
+export function labelledRows(): LabelledRows {
   return {
-    rows: input(`labelRows${suffix}`, "int64", [count]),
-    labels: input(`labels${suffix}`, "int64", [count]),
-    weights: input(`weights${suffix}`, "float32", [count]),
+    rows: input("labelRows", "int64", ["M"]),
+    labels: input("labels", "int64", ["M"]),
+    weights: input("weights", "float32", ["M"]),
   };
-}
-
-/** The name of the i-th part of an input; an input in one part keeps its name. */
-export function partName(name: string, i: number, parts: number): string {
-  return parts === 1 ? name : `${name}.${i}`;
-}
-
-/** Lists over labelled rows, cut into parts of like length. */
-export function inParts(feeds: Feeds, names: readonly string[], parts: number): Feeds {
-  if (parts === 1) return feeds;
-  const cut: Record<string, HostTensor> = { ...feeds };
-  for (const name of names) {
-    const { data } = feeds[name] as HostTensor;
-    delete cut[name];
-    for (let i = 0; i < parts; i++) {
-      const part = data.slice(Math.floor((i * data.length) / parts), Math.floor(((i + 1) * data.length) / parts));
-      cut[partName(name, i, parts)] = { shape: [part.length], data: part };
-    }
-  }
-  return cut;
 }
 
 /** A labelled batch and the feeds of `labelledRows`, save the weights. */

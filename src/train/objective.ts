@@ -19,8 +19,6 @@ export interface Forward {
   readonly hidden: Tensor;
   /** The trainable inputs by parameter name. */
   readonly parameters: ReadonlyMap<string, Tensor>;
-  /** In how many parts labelled rows come, one after another, so that only one part's logits exist at a time. */
-  readonly parts: number;
 }
 
 /** The first and the last token of a sequence whose hidden states a loss reads; last is below 0 where it reads none. */
@@ -58,8 +56,6 @@ export interface Objective<Item, Evaluation extends Measured = Measured> {
   outputs(forward: Forward): Outputs;
   /** Opens what makes the batches of a step. */
   batches(reft: ReftModel): BatchMaker<Item>;
-  /** Feeds of `outputs` that are lists over labelled rows, and may come in parts; absent where the loss needs them whole. */
-  readonly inParts?: readonly string[];
   /** Measures of a batch, each summed over its terms. */
   figures(items: readonly Item[], outputs: Feeds): Figures;
   /** Measures of an evaluation that are no means: from all items, and the outputs of their batches in order. */

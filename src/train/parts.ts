@@ -1,18 +1,6 @@
-/** In how many parts a step computes what would be large as a whole: logits of labelled rows, attention scores of heads. */
+/** In how many parts a step computes what would be large as a whole: attention scores of heads. */
 
 import { type HeadShape, headPartsOf } from "../models/attention.js";
-import type { ReftModel } from "../reft/reft-model.js";
-import type { Feeds, Objective } from "./objective.js";
-
-/** Logits of one part take no more than this: as much as the weights of a small model. */
-const mostLogitBytes = 256e6;
-
-/** In how many parts a batch's labelled rows come: a power of two, so that few graphs serve all batches. */
-export function partsOf<Item>({ inParts: names = [] }: Objective<Item>, reft: ReftModel, feeds: Feeds): number {
-  const rows = names[0] === undefined ? 0 : (feeds[names[0]]?.data.length ?? 0);
-  const needed = (rows * reft.model.config.vocabSize * 4) / mostLogitBytes;
-  return needed <= 1 ? 1 : Math.min(2 ** Math.ceil(Math.log2(needed)), rows);
-}
 
 /** Sizes of a run's attention: examples, live tokens, and tokens of the past that they look back at. */
 export interface AttentionSizes {

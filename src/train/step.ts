@@ -3,6 +3,7 @@
 import { collateTokens, PADDING_POSITION, type Span, type TokenBatch } from "../data/collate.js";
 import type { Example, Sequence } from "../data/example.js";
 import { subspaceFactors } from "../data/subspaces.js";
+import { productWeightBytes } from "../graph/cost.js";
 import type { ModelConfig } from "../models/config.js";
 import { type Site, widthAt } from "../models/site.js";
 import { toOnnx } from "../onnx/emit.js";
@@ -14,9 +15,9 @@ import { cutOrigin } from "./frozen-keys.js";
 import { frozenShape } from "./frozen-pieces.js";
 import { FrozenStore } from "./frozen-store.js";
 import { type CutStep, cutStep, type GraphOptions, wholeStep } from "./loss-graph.js";
-import { inParts, int64s, nextToken } from "./next-token.js";
+import { int64s, nextToken } from "./next-token.js";
 import type { Feeds, Figures, Objective, Outputs } from "./objective.js";
-import { frozenScoreBytes, headPartsFor, partsOf } from "./parts.js";
+import { frozenScoreBytes, headPartsFor } from "./parts.js";
 import { liveSpans, queryPartsOf, wholeSpans } from "./spans.js";
 
 export interface StepResult {
@@ -48,6 +49,8 @@ export interface StepOptions {
   readonly frozenCache: boolean;
   /** Keep only each block's input for the derivative and compute the block again there. Default false. */
   readonly gradientCheckpointing?: boolean;
+  /** How often it is to run, where that is known: what is worth its while in a long run is not in a short one. */
+  readonly runs?: number | undefined;
   /** Where frozen work is kept: several steps may share it, and whoever made it disposes it. */
   readonly frozenStore?: FrozenStore | undefined;
   /** Without a `frozenStore`: bytes of frozen work kept in memory, default 512 MB; the rest goes to a temporary file. */
@@ -71,7 +74,7 @@ export async function openStepOf<Item>(
 /** Everything in every step. */
 async function openWhole<Item>(objective: Objective<Item>, reft: ReftModel, options: StepOptions): Promise<Step<Item>> {
   const sessions = new LazySessions<StepParts>((key) =>
-    openGraph(reft, wholeStep(reft, graphOptions(objective, options, key))),
+    openGraph(reft, wholeStep(reft, graphOptions(objective, options, key)), options.runs),
   );
   const batches = objective.batches(reft);
   return {
@@ -79,11 +82,9 @@ async function openWhole<Item>(objective: Objective<Item>, reft: ReftModel, opti
       const spans = wholeSpans(reft, sequencesOf(objective, items), objective);
       const queries = queryPartsOf(reft, spans);
       const { batch, feeds } = await batches.make(items, { ...options, spans, multipleOf: queries }, weight);
-      const rows = partsOf(objective, reft, feeds);
       const heads = headPartsFor(reft.model.config, { batch: batch.size, live: batch.length, past: 0 });
-      const session = await sessions.get(`${rows} ${heads} ${queries}`);
-      const own = inParts(feeds, objective.inParts ?? [], rows);
-      const all = { ...feedsOf(reft, batch, options, dropout), ...own, ...tokensOf(batch) };
+      const session = await sessions.get(`${heads} ${queries}`);
+      const all = { ...feedsOf(reft, batch, options, dropout), ...feeds, ...tokensOf(batch) };
       return resultOf(objective, items, reft, await session.run(all), options);
     },
     dispose: async () => {
@@ -92,13 +93,13 @@ async function openWhole<Item>(objective: Objective<Item>, reft: ReftModel, opti
   };
 }
 
-/** In how many parts labelled rows come, heads, and tokens in attention. */
-type StepParts = `${number} ${number} ${number}`;
+/** In how many parts heads come, and tokens in attention. */
+type StepParts = `${number} ${number}`;
 
 function graphOptions<Item>(objective: Objective<Item>, options: StepOptions, key: StepParts): GraphOptions {
   const { training, gradientCheckpointing: recomputeBlocks } = options;
-  const [parts = 1, headParts = 1, queryParts = 1] = key.split(" ").map(Number);
-  return { training, recomputeBlocks, objective, parts, headParts, queryParts };
+  const [headParts = 1, queryParts = 1] = key.split(" ").map(Number);
+  return { training, recomputeBlocks, objective, headParts, queryParts };
 }
 
 function sequencesOf<Item>(objective: Objective<Item>, items: readonly Item[]): Sequence[] {
@@ -108,7 +109,7 @@ function sequencesOf<Item>(objective: Objective<Item>, items: readonly Item[]): 
 /** Frozen work once an example; steps over the live tokens and the layers above the cut. */
 async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, options: StepOptions): Promise<Step<Item>> {
   const cutBy = (key: StepParts): CutStep => cutStep(reft, graphOptions(objective, options, key));
-  const plain: StepParts = "1 1 1";
+  const plain: StepParts = "1 1";
   const cut = cutBy(plain);
   const shape = frozenShape(cut, reft.model.bidirectional, reft.model.config);
   const graphOf = (key: string): Outputs => {
@@ -117,7 +118,11 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
     return (by === plain ? cut : cutBy(by))[graph as FrozenGraph | StepGraph];
   };
   const frozen = new LazySessions<`${FrozenGraph} ${StepParts}`>((key) => openGraph(reft, graphOf(key)));
-  const steps = new LazySessions<`${StepGraph} ${StepParts}`>((key) => openGraph(reft, graphOf(key)));
+  const steps = new LazySessions<`${StepGraph} ${StepParts}`>(async (key) => {
+    // Two graphs of a model's weights and activations at once are twice the memory: the frozen one is opened again where examples are left.
+    await frozen.dispose();
+    return openGraph(reft, graphOf(key), options.runs);
+  });
   const store = options.frozenStore ?? new FrozenStore({ memory: options.frozenCacheBytes ?? 512e6 });
   // Keyed by the plain graph: heads and queries in parts give the same but for rounding.
   const shelf = await store.shelf(cutOrigin(cut.frozen, reft.model.runtime.device));
@@ -128,7 +133,7 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
     const spans = liveSpans(reft, sequences, objective);
     const sizes = { batch: batch.size, live: batch.length, past: 0 };
     const heads = headPartsFor(reft.model.config, sizes, frozenScoreBytes);
-    const session = await frozen.get(`${looksBack(spans) ? "frozen" : "frozenWithoutPast"} 1 ${heads} ${queries}`);
+    const session = await frozen.get(`${looksBack(spans) ? "frozen" : "frozenWithoutPast"} ${heads} ${queries}`);
     return { outputs: await session.run(tokensOf(batch)), length: batch.length };
   });
   const batches = objective.batches(reft);
@@ -141,11 +146,9 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
       const queries = queryPartsOf(reft, spans);
       const { batch, feeds } = await batches.make(items, { ...options, spans, multipleOf: queries }, weight);
       const fed = await cache.feeds(sequences, spans, batch.length);
-      const rows = partsOf(objective, reft, feeds);
       const heads = headPartsFor(reft.model.config, { batch: batch.size, live: batch.length, past });
-      const session = await steps.get(`${looksBack(spans) ? "step" : "stepWithoutPast"} ${rows} ${heads} ${queries}`);
-      const own = inParts(feeds, objective.inParts ?? [], rows);
-      const all = { ...feedsOf(reft, batch, options, dropout), ...own, ...fed, ...positionsOf(batch, spans, past) };
+      const session = await steps.get(`${looksBack(spans) ? "step" : "stepWithoutPast"} ${heads} ${queries}`);
+      const all = { ...feedsOf(reft, batch, options, dropout), ...feeds, ...fed, ...positionsOf(batch, spans, past) };
       return resultOf(objective, items, reft, await session.run(all), options);
     },
     dispose: async () => {
@@ -175,7 +178,9 @@ class LazySessions<Key> {
 
   async dispose(): Promise<void> {
     // One that could not be opened has said so to whoever asked for it.
-    for (const session of this.opened.values())
+    const opened = [...this.opened.values()];
+    this.opened.clear();
+    for (const session of opened)
       await session.then(
         (s) => s.dispose(),
         () => undefined,
@@ -184,9 +189,10 @@ class LazySessions<Key> {
 }
 
 /** Opens a graph that takes from its feeds what it has a use for: cut graphs keep only some of a whole step's inputs. */
-export async function openGraph(reft: ReftModel, outputs: Outputs): Promise<Session> {
+export async function openGraph(reft: ReftModel, outputs: Outputs, runs = 1): Promise<Session> {
   const model = toOnnx(outputs, reft.model.runtime.device);
-  const session = await reft.model.runtime.open(model, reft.model.trainingOptions);
+  const weightBytes = productWeightBytes(Object.values(outputs));
+  const session = await reft.model.runtime.open(model, reft.model.trainingOptions(runs, weightBytes));
   return {
     run: (feeds) => session.run(Object.fromEntries(model.inputs.map(({ name }) => [name, feeds[name] as HostTensor]))),
     dispose: () => session.dispose(),

@@ -165,7 +165,8 @@ export class ReftTrainer<Item, E extends Measured> {
   private openStep(training: boolean, frozenStore: FrozenStore): Promise<Step<Item>> {
     const { frozenCache, gradientCheckpointing } = this.args;
     const { padTokenId } = this.options.tokenizer;
-    const options = { training, padTokenId, frozenCache, gradientCheckpointing, frozenStore };
+    const runs = training ? this.plan.totalSteps * this.args.gradientAccumulationSteps : undefined;
+    const options = { training, padTokenId, frozenCache, gradientCheckpointing, frozenStore, runs };
     return openStepOf(this.objective, this.model, options);
   }
 
