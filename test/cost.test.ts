@@ -299,6 +299,15 @@ describe.each(shapes)("$name, 8 × 128 tokens, every layer edited at f7+l7", ({ 
     expect(step.flops).toBe(stepFlops(shape, sizes, { forward: layers - 1, ...counts }));
     expect(step.flops + (frozen?.flops ?? 0)).toBe(whole.flops);
   });
+
+  test("edited rows are written once an edit: forward the edited, backward their gradients in place of what comes round the edit", () => {
+    const scatters = topological(Object.values(wholeStep(reft, { training: true }))).flatMap(({ source }) =>
+      source.kind === "op" && source.op.name.startsWith("Scatter") ? [source.op.name] : [],
+    );
+    // Below the lowest edit nothing is wanted. The one more is the gradient of the labelled rows.
+    expect(scatters.filter((name) => name === "ScatterRows")).toHaveLength(2 * layers - 1);
+    expect(scatters.filter((name) => name === "ScatterAdd")).toHaveLength(1);
+  });
 });
 
 /** No formula gives these: they were recorded. A change that adds nodes or copies of hidden states to a layer says so here. */

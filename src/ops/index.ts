@@ -2,8 +2,7 @@
 
 import { reverse } from "../graph/gradient.js";
 import { scalar, type Tensor } from "../graph/tensor.js";
-import { add } from "./elementwise.js";
-import { expand } from "./shape.js";
+import { gradientRules } from "./gradient-rules.js";
 
 export { type ActivationName, activations, erf, gelu, geluTanh, relu, sigmoid, silu, tanh } from "./activation.js";
 export { abs, add, div, exp, log, mul, neg, pow, sign, sqrt, sub } from "./elementwise.js";
@@ -21,6 +20,6 @@ export { concat, expand, reshape, slice, transpose } from "./shape.js";
 /** The gradients of the scalar `of` by each tensor of `wrt`, in that order. */
 export function gradients(of: Tensor, wrt: readonly Tensor[]): Tensor[] {
   if (of.shape.length !== 0) throw new Error(`internal: gradients want a scalar, not [${of.shape.join(", ")}]`);
-  return reverse(of, wrt, { seed: scalar(1), add, zero: (like) => expand(scalar(0), { shape: like.shape }) });
+  return reverse(of, wrt, { seed: scalar(1), ...gradientRules });
 }
 export { cos, sin } from "./trigonometry.js";

@@ -2,9 +2,9 @@
 
 import { reverse } from "../graph/gradient.js";
 import { type Op, op } from "../graph/op.js";
-import { dependents, scalar, type Tensor, type TensorType, topological } from "../graph/tensor.js";
-import { add } from "./elementwise.js";
-import { concat, expand, slice } from "./shape.js";
+import { dependents, type Tensor, type TensorType, topological } from "../graph/tensor.js";
+import { gradientRules } from "./gradient-rules.js";
+import { concat, slice } from "./shape.js";
 
 /**
  * y = x, but not before `event` has been computed: a runtime that orders nodes as it likes must not do again early what was
@@ -34,8 +34,6 @@ interface Recomputation {
   readonly byRows?: boolean;
 }
 
-const zero = (like: Tensor): Tensor => expand(scalar(0), { shape: like.shape });
-
 const recomputation: Op<Tensor[], Recomputation> = op<Tensor[], Recomputation>("Recomputed", {
   type: (inputs) => inputs.at(-1) as TensorType,
   vjp: ({ inputs, g, attributes }) => {
@@ -53,7 +51,7 @@ const recomputation: Op<Tensor[], Recomputation> = op<Tensor[], Recomputation>("
 /** The gradients by f's inputs, and by the trainable tensors inside it. */
 function slopesOf(own: readonly Tensor[], inside: readonly Tensor[], g: Tensor, { f }: Recomputation): Tensor[] {
   const again = own.map((x) => after(x, g));
-  return reverse(f(...again), [...again, ...inside], { seed: g, add, zero }, new Set(again));
+  return reverse(f(...again), [...again, ...inside], { seed: g, ...gradientRules }, new Set(again));
 }
 
 /** The same part by part: a part is computed again when the gradients of the part before it are done. */
@@ -69,12 +67,12 @@ function partSlopes(
   for (let part = 0; part < parts; part++) {
     const again = own.map((x) => events.reduce((y, event) => after(y, event), partOf(x, part, parts)));
     const seed = partOf(g, part, parts);
-    const slopes = reverse(f(...again), [...again, ...inside], { seed, add, zero }, new Set(again));
+    const slopes = reverse(f(...again), [...again, ...inside], { seed, ...gradientRules }, new Set(again));
     slopes.forEach((slope, i) => {
       const list = i < own.length ? (sums[i] as (Tensor | undefined)[]) : shared;
       const at = i < own.length ? Math.floor((part * list.length) / parts) : i - own.length;
       const before = list[at];
-      list[at] = before === undefined ? slope : add(before, slope);
+      list[at] = before === undefined ? slope : gradientRules.add(before, slope);
     });
     events = slopes.filter((_, i) => trained[i] === true);
   }
