@@ -369,12 +369,13 @@ describe("around it", () => {
   });
 
   test.each([
-    ["float32, 50 steps", "llama", 50, [true]],
-    ["float32, 49 steps", "llama", 49, [false]],
-    ["bfloat16, 50 steps", "llama-bf16", 50, [false]],
-  ])("weights are packed for steps that are many: %s", async (_what, model, maxSteps, packed) => {
+    ["float32, 50 steps", "llama", 50, "l1", true],
+    ["float32, 49 steps", "llama", 49, "l1", false],
+    ["bfloat16, 50 steps", "llama-bf16", 50, "l1", false],
+    ["no tokens before the edited, 50 steps", "llama", 50, "f1", false],
+  ] as const)("weights are packed for many steps over few tokens: %s", async (_what, model, maxSteps, at, packed) => {
     const reft = edited(await openModel(model), [[1, "block_output"]]);
-    const examples = [example(new Random(4), 1, { prompt: 5, answer: 3, at: "l1" })];
+    const examples = [example(new Random(4), 1, { prompt: 5, answer: 3, at })];
     const since = openings.length;
     const args = { maxSteps, evalStrategy: "steps", evalSteps: maxSteps } as const;
     const trainer = { model: reft, tokenizer: { padTokenId: 0 }, trainDataset: examples, evalDataset: examples };
@@ -382,7 +383,7 @@ describe("around it", () => {
     const [frozen, step, evaluation] = openings.slice(since);
     expect([frozen?.kind, step?.kind, evaluation?.kind]).toEqual(["frozen", "step", "step"]);
     expect([frozen?.prepack, evaluation?.prepack]).toEqual([false, false]);
-    expect([step?.prepack]).toEqual(packed);
+    expect(step?.prepack).toBe(packed);
   });
 
   test("weights too large for two packed copies stay mapped", async () => {

@@ -24,8 +24,8 @@ const PACK_AT_MOST = 2 ** 32;
 
 /**
  * Weights packed for the processor's products save each product the copy that it makes of them otherwise: 0.3 ns a number, however
- * many rows there are. Packing takes 4–12 ns a number once, and memory: each direction has a packed copy of its own. From so many runs
- * on it pays, where both copies are no more than so many bytes.
+ * many rows there are: 8 % of a step of 320 rows, 3–5 % of 500 to 1,000. Packing takes 4–12 ns a number once, and memory: each direction
+ * has a packed copy of its own. From so many runs on it pays, where both copies are no more than so many bytes.
  */
 const PACKING_PAYS = 50;
 const PACK_TO_TRAIN = 2 ** 30;

@@ -74,7 +74,7 @@ export async function openStepOf<Item>(
 /** Everything in every step. */
 async function openWhole<Item>(objective: Objective<Item>, reft: ReftModel, options: StepOptions): Promise<Step<Item>> {
   const sessions = new LazySessions<StepParts>((key) =>
-    openGraph(reft, wholeStep(reft, graphOptions(objective, options, key)), options.runs),
+    openGraph(reft, wholeStep(reft, graphOptions(objective, options, key))),
   );
   const batches = objective.batches(reft);
   return {
@@ -121,7 +121,8 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
   const steps = new LazySessions<`${StepGraph} ${StepParts}`>(async (key) => {
     // Two graphs of a model's weights and activations at once are twice the memory: the frozen one is opened again where examples are left.
     await frozen.dispose();
-    return openGraph(reft, graphOf(key), options.runs);
+    // After cached tokens there are few live ones, and packing counts for more.
+    return openGraph(reft, graphOf(key), key.startsWith("step ") ? options.runs : 1);
   });
   const store = options.frozenStore ?? new FrozenStore({ memory: options.frozenCacheBytes ?? 512e6 });
   // Keyed by the plain graph: heads and queries in parts give the same but for rounding.
