@@ -135,8 +135,6 @@ interface Passed {
   readonly forward: number;
   readonly backward: number;
   readonly edits: number;
-  /** Where the last layer is edited, its output is made in full; else what comes after its attention at labelled rows only. */
-  readonly lastEdited?: boolean;
 }
 
 /** Forward through `forward` layers and back through `backward`, the head both ways at M rows, edits of M0 rows each. */
@@ -149,7 +147,8 @@ function stepFlops(c: Shape, s: Sizes, layers: Passed): number {
     number,
   ];
   const linear = linearFlops(c, b * t);
-  const spared = layers.lastEdited ? 0 : linearFlops(c, b * t - m, (name) => /o_proj|mlp/.test(name));
+  // What comes after the last layer's attention is made at labelled rows only, edited or not.
+  const spared = linearFlops(c, b * t - m, (name) => /o_proj|mlp/.test(name));
   // Backward, cached keys and values get no gradient: one product for each forward, two where the keys are live. Attention's
   // weights are not kept: their scores, half of the forward work, are computed again.
   const again = attentionFlops(c, b, t, p + t) / 2;
@@ -294,19 +293,21 @@ describe.each(shapes)("$name, 8 × 128 tokens, every layer edited at f7+l7", ({ 
     const { step, frozen } = stepCost(reft, sizes, { frozenCache: true });
     const whole = stepCost(reft, sizes, { frozenCache: false }).step;
     expect(sizes).toMatchObject({ B: 8, T: 127, P: 0, M: 256, M0: 112 });
-    const counts = { backward: layers - 1, edits: layers, lastEdited: true };
+    const counts = { backward: layers - 1, edits: layers };
     expect(whole.flops).toBe(stepFlops(shape, sizes, { forward: layers, ...counts }));
     expect(step.flops).toBe(stepFlops(shape, sizes, { forward: layers - 1, ...counts }));
     expect(step.flops + (frozen?.flops ?? 0)).toBe(whole.flops);
   });
 
   test("edited rows are written once an edit: forward the edited, backward their gradients in place of what comes round the edit", () => {
-    const scatters = topological(Object.values(wholeStep(reft, { training: true }))).flatMap(({ source }) =>
-      source.kind === "op" && source.op.name.startsWith("Scatter") ? [source.op.name] : [],
+    const scatters = topological(Object.values(wholeStep(reft, { training: true }))).flatMap(
+      ({ source, shape: [n] }) =>
+        source.kind === "op" && source.op.name.startsWith("Scatter") && n === "B*T" ? [source.op.name] : [],
     );
-    // Below the lowest edit nothing is wanted. The one more is the gradient of the labelled rows.
-    expect(scatters.filter((name) => name === "ScatterRows")).toHaveLength(2 * layers - 1);
-    expect(scatters.filter((name) => name === "ScatterAdd")).toHaveLength(1);
+    // The last edit is among the labelled rows; below the lowest nothing is wanted; one says which rows are labelled.
+    expect(scatters.filter((name) => name === "ScatterRows")).toHaveLength(layers - 1 + (layers - 2) + 1);
+    // Gradients of the labelled rows: by the last attention, and by what goes round it.
+    expect(scatters.filter((name) => name === "ScatterAdd")).toHaveLength(2);
   });
 });
 

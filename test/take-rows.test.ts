@@ -14,12 +14,14 @@ import {
   reduceSum,
   reshape,
   rmsNormalization,
+  scatterRows,
   silu,
   softmax,
   takeRows,
 } from "../src/ops/index.js";
 import { openNodeRuntime } from "../src/runtime/node.js";
 import type { Runtime } from "../src/runtime/runtime.js";
+import { expectClose } from "./support.js";
 
 let runtime: Runtime;
 beforeAll(() => {
@@ -79,6 +81,74 @@ test("the last MLP works at the rows that are taken, attention and what it needs
   // Behind the last scores are their product with x [n, d], and four with [d, d].
   const spared = 2 * (n - 2) * d * (n + 4 * d);
   expect(cost((y) => gather(y, rows, { unique: true })) - cost((y) => takeRows(y, rows))).toBe(spared);
+});
+
+const order = input("order", "int64", ["M"]);
+
+/** Blocks whose values are edited at some rows, the last one in two places: within its MLP and at its end. */
+function edited(take: (y: Tensor) => Tensor): Record<string, Tensor> {
+  const w = input("w", "float32", [d], { trainable: true });
+  const edit = (h: Tensor, i: number): Tensor => {
+    const at = input(`at${i}`, "int64", [`E${i}`]);
+    const before = gather(h, at, { unique: true });
+    return scatterRows(h, at, add(mul(silu(before), w), mul(before, before)));
+  };
+  const x = edit(mul(input("x", "float32", ["N", d]), w), 0);
+  const h = block(x, 1);
+  const inner = edit(gemm(rmsNormalization(h, constant(wave(d, 3), [d]), { epsilon: 1e-5 }), matrix(4), {}), 1);
+  const taken = take(edit(add(h, gemm(inner, matrix(5), {})), 2));
+  const [slope] = gradients(reduceSum(mul(taken, taken), { axes: [0, 1] }), [w]);
+  return { taken, slope: slope as Tensor };
+}
+
+// Some edited rows are taken, some not, all, or none; and none is edited.
+test.each([
+  [
+    [4, 1],
+    [0, 4],
+    [1, 2, 4],
+  ],
+  [[0, 2, 3, 5], [3], [5, 0]],
+  [[2], [0, 1], [3, 4, 5]],
+  [
+    [5, 1],
+    [1, 5],
+    [0, 1, 2, 3, 4, 5],
+  ],
+  [[0, 1, 2, 3, 4, 5], [2, 4], [0]],
+  [[3, 0], [], []],
+])("rows %j of which %j and %j are edited after the last mixing are edited among them", async (read, ...at) => {
+  const places = (numbers: readonly number[]) => ({
+    shape: [numbers.length],
+    data: BigInt64Array.from(numbers, BigInt),
+  });
+  const found = await Promise.all(
+    [(y: Tensor) => takeRows(y, rows, order), (y: Tensor) => gather(y, rows, { unique: true })].map(async (take) => {
+      const model = toOnnx(edited(take));
+      const session = await runtime.open(model);
+      const all = {
+        ...feeds,
+        rows: places(read),
+        order: places(read.map((_, i) => i + 1)),
+        at0: places([1, 3]),
+        at1: places(at[0] as number[]),
+        at2: places(at[1] as number[]),
+      };
+      return session.run(Object.fromEntries(model.inputs.map(({ name }) => [name, all[name as keyof typeof all]])));
+    }),
+  );
+  for (const name of ["taken", "slope"]) {
+    const [early, late] = found.map((f) => f[name]?.data as Float32Array) as [Float32Array, Float32Array];
+    expectClose(early, late, 1e-5, name);
+  }
+});
+
+test("what is edited after the last mixing is made at the rows that are taken", () => {
+  const sizes = { N: n, M: 2, E0: 2, E1: 1, E2: 3 };
+  const cost = (take: (y: Tensor) => Tensor): number => costOf([edited(take).taken as Tensor], sizes).flops;
+  // Behind the last scores are their product with x [n, d], and six with [d, d].
+  const spared = 2 * (n - 2) * d * (n + 6 * d);
+  expect(cost((y) => gather(y, rows, { unique: true })) - cost((y) => takeRows(y, rows, order))).toBe(spared);
 });
 
 test("what no trainable tensor reaches is made in full", () => {

@@ -1,9 +1,10 @@
 /** Rows of a matrix by index: read (gather), write (scatter), and accumulate. The host gives flat, real row numbers. */
 
-import type { Dim } from "../graph/dim.js";
-import { type Emitter, type Op, op, typeError } from "../graph/op.js";
-import { dependents, scalar, Tensor, type TensorType, topological } from "../graph/tensor.js";
-import { expand } from "./shape.js";
+import { type Dim, plus } from "../graph/dim.js";
+import { substitute } from "../graph/frontier.js";
+import { type Emitter, type Op, type OpSpec, op, typeError } from "../graph/op.js";
+import { constant, dependents, scalar, Tensor, type TensorType, topological } from "../graph/tensor.js";
+import { concat, expand, slice } from "./shape.js";
 
 export interface GatherAttributes {
   /** True when no index occurs twice: then the derivative needs no atomic addition. */
@@ -40,17 +41,25 @@ export const gather: Op<[x: Tensor, indices: Tensor], GatherAttributes> = op<[Te
  * end of a decoder the last MLP, the norms about it and the projection before it, but not attention, which mixes rows, nor
  * what attention needs in full. What no trainable tensor reaches stays in full where something else is reached: it can be kept,
  * and serve other rows.
+ *
+ * @param order int64 [M], 1 to M: given that, rows that are replaced on the way are replaced among those taken
  */
-export function takeRows(y: Tensor, rows: Tensor): Tensor {
-  const whole = neededWhole(y);
+export function takeRows(y: Tensor, rows: Tensor, order?: Tensor): Tensor {
+  const trained = dependents(topological([y]), ({ source }) => source.kind === "input" && source.trainable);
+  // Rows replaced in what is frozen stay where they are, since it can be kept.
+  const replaced = (t: Tensor): boolean => order !== undefined && replaces(t) && trained.has(t.inputs[0] as Tensor);
+  const goesOn = (t: Tensor): boolean => trained.size === 0 || trained.has(t);
+  const read = (t: Tensor): readonly Tensor[] => (!goesOn(t) ? [] : replaced(t) ? t.inputs.slice(0, 1) : rowsRead(t));
+  const whole = neededWhole(y, read);
   const taken = new Map<Tensor, Tensor>();
+  const make = (t: Tensor): Tensor => {
+    if (whole.has(t)) return gather(t, rows, { unique: true });
+    const byRows = read(t);
+    if (replaced(t)) return replacedAmong(t, take(byRows[0] as Tensor), { rows, order: order as Tensor });
+    return rebuilt(t, (x) => (byRows.includes(x) ? take(x) : x));
+  };
   const take = (t: Tensor): Tensor => {
-    const known = taken.get(t);
-    if (known !== undefined) return known;
-    const byRows = rowsRead(t);
-    const made = whole.has(t)
-      ? gather(t, rows, { unique: true })
-      : rebuilt(t, (x) => (byRows.includes(x) ? take(x) : x));
+    const made = taken.get(t) ?? make(t);
     taken.set(t, made);
     return made;
   };
@@ -58,13 +67,34 @@ export function takeRows(y: Tensor, rows: Tensor): Tensor {
 }
 
 /** What is needed at all rows by something that y is made of; of leaves and ops that mix rows, themselves. */
-function neededWhole(y: Tensor): Set<Tensor> {
-  const trained = dependents(topological([y]), ({ source }) => source.kind === "input" && source.trainable);
-  const goesOn = (t: Tensor): boolean => rowsRead(t).length > 0 && (trained.size === 0 || trained.has(t));
+function neededWhole(y: Tensor, read: (t: Tensor) => readonly Tensor[]): Set<Tensor> {
   const reached = new Set<Tensor>([y]);
   // A set may grow while it is walked.
-  for (const t of reached) if (goesOn(t)) for (const x of rowsRead(t)) reached.add(x);
-  return new Set(topological([...reached].filter((t) => !goesOn(t))));
+  for (const t of reached) for (const x of read(t)) reached.add(x);
+  return new Set(topological([...reached].filter((t) => read(t).length === 0)));
+}
+
+const isOf = (t: Tensor, { spec }: { readonly spec: OpSpec<never> }): boolean =>
+  t.source.kind === "op" && t.source.op === (spec as OpSpec<unknown>);
+
+const replaces = (t: Tensor): boolean => isOf(t, scatterRows);
+
+/**
+ * y[rows] of y = x with the rows `indices` replaced, from `taken` = x[rows]. Rows go by their place among those taken, from 1; what is
+ * not taken has the place 0, a row that is put before them and cut off again, whatever is made of it.
+ */
+function replacedAmong(
+  { inputs }: Tensor,
+  taken: Tensor,
+  { rows, order }: { readonly rows: Tensor; readonly order: Tensor },
+): Tensor {
+  const [x, indices, updates] = inputs as [Tensor, Tensor, Tensor];
+  const nowhere = expand(constant(new BigInt64Array(1), [1]), { shape: [x.dim(0)] });
+  const places = gather(scatterRows(nowhere, rows, order), indices, { unique: true });
+  const among = concat(expand(scalar(0), { shape: [1, ...taken.shape.slice(1)] }), taken, { axis: 0 });
+  const before = topological([updates]).filter((t) => isOf(t, gather) && t.inputs[0] === x && t.inputs[1] === indices);
+  const [own] = substitute([updates], new Map(before.map((t) => [t, gather(among, places, {})])));
+  return slice(scatterRows(among, places, own as Tensor), { axis: 0, start: 1, end: plus(1, taken.dim(0)) });
 }
 
 /** The inputs of which row i makes row i of `t`; none where it takes more than that. */

@@ -70,8 +70,8 @@ const losses: Readonly<Record<DPOLossType, (delta: Tensor, settings: Settings) =
 
 /** ln π(answer) of each sequence [B], or with IPO's weights its mean over tokens. */
 function answerLogProbs(hidden: Tensor, head: Tensor): Tensor {
-  const { rows, labels, weights } = labelledRows();
-  const each = mul(neg(crossEntropies(hidden, head, { rows, labels })), weights);
+  const { weights, ...labels } = labelledRows();
+  const each = mul(neg(crossEntropies(hidden, head, labels)), weights);
   return scatterAdd(input("labelExample", "int64", ["M"]), each, { rows: "B", unique: false });
 }
 

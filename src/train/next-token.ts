@@ -42,6 +42,7 @@ export function labelledRows(): LabelledRows {
   return {
     rows: input("labelRows", "int64", ["M"]),
     labels: input("labels", "int64", ["M"]),
+    order: input("labelOrder", "int64", ["M"]),
     weights: input("weights", "float32", ["M"]),
   };
 }
@@ -52,7 +53,8 @@ export function labelledFeeds(
   options: CollateOptions,
 ): { batch: ReturnType<typeof collate>; feeds: Feeds } {
   const batch = collate(examples, options);
-  return { batch, feeds: { labelRows: int64s(batch.labelRows), labels: int64s(batch.labels) } };
+  const order = int64s(Array.from(batch.labelRows, (_, i) => i + 1));
+  return { batch, feeds: { labelRows: int64s(batch.labelRows), labels: int64s(batch.labels), labelOrder: order } };
 }
 
 /** The tokens before the first and before the last labelled one: those predict them. */
