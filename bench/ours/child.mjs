@@ -22,15 +22,18 @@ function account(name, file = "status") {
   }
 }
 
-/** Milliseconds between two looks at memory of its own, and at files, which the system has to count page by page. */
-const intervals = { own: 50, files: 2000 };
+/**
+ * Milliseconds between two looks at memory of its own, and at files, which the system has to count page by page: often at first,
+ * when sessions come and go and short runs are over.
+ */
+const intervals = { own: 50, firstFiles: 200, files: 2000 };
+const firstSeconds = 6;
 
 /**
  * Follows the most memory this process has resident, mapped weights included. Linux's "resident" counts a page of a file once
  * for each session that maps it, though it is in memory once; its "proportional" share counts it once (and what other processes
- * map too, libraries, by their share). The peak is the most of its own together with files as last
- * looked at, and no more than what the system counts: files that a closed session read are not there any more. Elsewhere it is
- * the system's count.
+ * map too, libraries, by their share). The peak is the most of its own together with files as last looked at, and no more than
+ * what the system counts: files that a closed session read are not there any more. Elsewhere it is the system's count.
  */
 export function watchMemory() {
   let files = 0;
@@ -43,7 +46,13 @@ export function watchMemory() {
     lookAtOwn();
   };
   setInterval(lookAtOwn, intervals.own).unref();
-  setInterval(lookAtFiles, intervals.files).unref();
+  const began = performance.now();
+  const keepLooking = () => {
+    lookAtFiles();
+    const first = performance.now() - began < 1000 * firstSeconds;
+    setTimeout(keepLooking, first ? intervals.firstFiles : intervals.files).unref();
+  };
+  keepLooking();
   return {
     peak() {
       lookAtFiles();

@@ -13,6 +13,8 @@ export interface Kernels {
   readonly halves: boolean;
   /** Sine and cosine to float32's precision at every angle. */
   readonly trigonometry: boolean;
+  /** Weights stay in their files: some rows of one are a weight like any other. Without, they are cut from the whole where it is there. */
+  readonly mapped: boolean;
 }
 
 /** What an op's lowering may say: ONNX nodes and small integer tensors. Given by onnx/, so that ops/ does not import it. */

@@ -2,7 +2,7 @@
 
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { describe, expect, test } from "vitest";
-import { constant, input, scalar, type Tensor, weight } from "../graph/tensor.js";
+import { constant, input, scalar, type Tensor, weight, weightRows } from "../graph/tensor.js";
 import { add, concat, expand, gather, gemm, mul, reshape, transpose } from "../ops/index.js";
 import { toOnnx } from "./emit.js";
 
@@ -172,6 +172,31 @@ describe("a weight", () => {
     const rows = read({ y: gather(w, constant(BigInt64Array.of(0n), [1]), {}) }, "webgpu");
     expect(rows.nodes).toEqual(["Gather"]);
   });
+
+  test.each(["float32", "bfloat16"] as const)(
+    "in part (%s) is in memory once: mapped, or cut from the whole where it is there",
+    (stored) => {
+      const size = stored === "float32" ? 4 : 2;
+      const w = weight("w", [5, 2], { path: "/w", offset: 100, length: 10 * size, stored });
+      const [x, indices] = [input("x", "float32", ["N", 2]), constant(BigInt64Array.of(0n), [1])];
+      const part = gemm(x, weightRows(w, 1, 4), { transB: true });
+      const places = (m: ReturnType<typeof read>) =>
+        m.initializers.map(externalData).filter((d) => d.location !== undefined);
+      const both = read({ part, taken: gather(w, indices, {}) });
+      expect(places(both).map(({ offset, length }) => [Number(offset), Number(length)])).toEqual([
+        [100 + 2 * size, 6 * size],
+        [100, 10 * size],
+      ]);
+      const cut = read({ part, taken: gather(w, indices, {}) }, "webgpu");
+      expect(cut.nodes).toEqual(["Slice", "Gemm", "Gather"]);
+      expect(places(cut)).toHaveLength(1);
+      expect(cut.widening?.outputs).toEqual(stored === "float32" ? undefined : [places(cut)[0]?.location]);
+      // By itself it is a weight like any other.
+      const alone = read({ part }, "webgpu");
+      expect(alone.nodes).toEqual(["Gemm"]);
+      expect(Number(places(alone)[0]?.length)).toBe(24);
+    },
+  );
 });
 
 describe("reshapes", () => {

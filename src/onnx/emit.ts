@@ -66,6 +66,7 @@ class Emission implements Emitter {
   /** What ops make, by name. */
   private readonly values = new Map<string, Tensor>();
   private readonly inputs: OnnxInput[];
+  private readonly weights: readonly Tensor[];
   /** Shape arithmetic, written once each. */
   private readonly memo = new Map<string, string>();
   private counter = 0;
@@ -80,6 +81,7 @@ class Emission implements Emitter {
 
   constructor(order: readonly Tensor[], kernels: Kernels) {
     this.kernels = kernels;
+    this.weights = order.filter(({ source }) => source.kind === "weight");
     const inputs = order.flatMap((t) =>
       t.source.kind === "input" ? [{ name: t.source.name, dtype: t.type.dtype, shape: t.shape }] : [],
     );
@@ -90,9 +92,10 @@ class Emission implements Emitter {
 
   emit(t: Tensor): void {
     const { source } = t;
+    if (this.names.has(t)) return;
     if (source.kind === "input") this.names.set(t, source.name);
     else if (source.kind === "constant") this.names.set(t, this.constant(t, source.data));
-    else if (source.kind === "weight") this.names.set(t, this.weight(t, source.bytes));
+    else if (source.kind === "weight") this.names.set(t, this.cutOut(t, source.bytes) ?? this.weight(t, source.bytes));
     else {
       const name = this.apply(t, source.op, source.inputs, source.attributes);
       this.names.set(t, name);
@@ -119,6 +122,20 @@ class Emission implements Emitter {
     const { offset, length } = bytes;
     this.initializers.push(externalTensor(name, stored, shape, { location, offset, length }));
     return name;
+  }
+
+  /** Rows of a weight that is in the graph as a whole, on a device that would have them twice. */
+  private cutOut({ shape }: Tensor, bytes: WeightBytes): string | undefined {
+    if (this.kernels.mapped) return undefined;
+    const { path, offset, length } = bytes;
+    const holds = (w: WeightBytes): boolean =>
+      w.path === path && w.length > length && w.offset <= offset && w.offset + w.length >= offset + length;
+    const whole = this.weights.find(({ source }) => source.kind === "weight" && holds(source.bytes));
+    if (whole?.source.kind !== "weight") return undefined;
+    this.emit(whole);
+    const rows = shape[0] as number;
+    const start = (offset - whole.source.bytes.offset) / (length / rows);
+    return this.node("Slice", [this.name(whole), ...[start, start + rows, 0].map((i) => this.int64s([i]))]);
   }
 
   private apply(t: Tensor, op: OpSpec<unknown>, inputs: readonly Tensor[], attributes: unknown): string {

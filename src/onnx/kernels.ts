@@ -2,11 +2,11 @@
 
 import type { Kernels } from "../graph/op.js";
 
-const all: Kernels = { transposedMatMul: true, rowByMatrix: false, halves: true, trigonometry: true };
+const all: Kernels = { transposedMatMul: true, rowByMatrix: false, halves: true, trigonometry: true, mapped: false };
 
 /** Of devices that are not here: all kernels. */
 const own: Readonly<Record<string, Partial<Kernels>>> = {
-  cpu: { rowByMatrix: true },
+  cpu: { rowByMatrix: true, mapped: true },
   // It knows no bfloat16, and float16 only where the graphics card has it. Sines are promised within 2⁻¹¹, from −π to π alone
   // (WGSL's table of accuracies).
   webgpu: { transposedMatMul: false, halves: false, trigonometry: false },
