@@ -21,6 +21,7 @@ const notOps = new Set([
   "recomputedInParts",
   "takeRows",
   "blockLinear",
+  "zeros",
 ]);
 const ops = new Map<string, AnyOp>();
 const strays: string[] = [];

@@ -1,7 +1,7 @@
 /** What an op is: its type rule, its derivative and its ONNX form, declared in one place. */
 
 import type { Dim } from "./dim.js";
-import { describe, Tensor, type TensorType } from "./tensor.js";
+import { describe, type Source, Tensor, type TensorType } from "./tensor.js";
 
 /** Kernels that only some devices have. */
 export interface Kernels {
@@ -98,6 +98,14 @@ export function op<I extends readonly Tensor[], A = undefined>(name: string, rul
     return new Tensor(type, { kind: "op", op: spec as OpSpec<unknown>, inputs, attributes });
   };
   return Object.assign(apply as Call<I, A>, { spec });
+}
+
+/** A tensor that an op made. */
+export type Made = Tensor & { readonly source: Extract<Source, { readonly kind: "op" }> };
+
+/** Whether this op made it. */
+export function isOf(t: Tensor, { spec }: { readonly spec: { readonly name: string } }): t is Made {
+  return t.source.kind === "op" && t.source.op === spec;
 }
 
 /** Fails where an op is written, with the shapes. */

@@ -2,7 +2,7 @@
 
 import { times } from "../graph/dim.js";
 import { input, scalar, type Tensor } from "../graph/tensor.js";
-import { concat, expand, gather, logSumExp, mul, reduceSum, reshape, sub } from "../ops/index.js";
+import { concat, gather, logSumExp, mul, reduceSum, reshape, sub, zeros } from "../ops/index.js";
 import type { ProblemType } from "./classifier.js";
 
 const flat = (z: Tensor): Tensor => reshape(z, { shape: [times(...z.shape)] });
@@ -19,7 +19,7 @@ const losses: Readonly<Record<ProblemType, (z: Tensor) => Tensor>> = {
   multi_label_classification: (z) => {
     const y = input("targets", "float32", z.shape);
     const column = reshape(z, { shape: [times(...z.shape), 1] });
-    const softplus = logSumExp(concat(column, expand(scalar(0), { shape: column.shape }), { axis: 1 }));
+    const softplus = logSumExp(concat(column, zeros(column.shape), { axis: 1 }));
     return mul(sub(sum(softplus), sum(mul(y, z))), scalar(1 / Number(z.dim(1))));
   },
   /** Squared error Σᵢⱼ (zᵢⱼ − yᵢⱼ)²/C; input `targets` [N, C] */

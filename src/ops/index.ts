@@ -15,7 +15,7 @@ export { plainValues, recomputed, recomputedByRows, recomputedInParts } from "./
 export { reduceMax, reduceMean, reduceSum } from "./reduce.js";
 export { rotary } from "./rotary.js";
 export { gather, scatterAdd, scatterRows, takeRows } from "./rows.js";
-export { concat, expand, reshape, slice, transpose } from "./shape.js";
+export { concat, expand, reshape, slice, transpose, zeros } from "./shape.js";
 
 /** The gradients of the scalar `of` by each tensor of `wrt`, in that order. */
 export function gradients(of: Tensor, wrt: readonly Tensor[]): Tensor[] {

@@ -2,9 +2,8 @@
 
 import { type Op, op, typeError } from "../graph/op.js";
 import type { DType, Tensor, TensorType } from "../graph/tensor.js";
-import { scalar } from "../graph/tensor.js";
 import { broadcast, unbroadcast } from "./broadcast.js";
-import { expand } from "./shape.js";
+import { zeros } from "./shape.js";
 
 /** ONNX's numbers for element types (TensorProto.DataType). */
 const onnxType: Record<DType, number> = { float32: 1, int32: 6, int64: 7, bool: 9, uint8: 2, uint4: 21 };
@@ -37,7 +36,7 @@ export const where: Op<[condition: Tensor, a: Tensor, b: Tensor]> = op<[Tensor, 
   },
   vjp: ({ inputs, g }) => {
     const [c, a, b] = inputs as [Tensor, Tensor, Tensor];
-    const zero = expand(scalar(0), { shape: g.shape });
+    const zero = zeros(g.shape);
     return [null, () => unbroadcast(where(c, g, zero), a), () => unbroadcast(where(c, zero, g), b)];
   },
 });

@@ -1,7 +1,7 @@
 /** Values computed again for the derivative rather than kept: less memory for a little more work. */
 
 import { reverse } from "../graph/gradient.js";
-import { type Op, op } from "../graph/op.js";
+import { isOf, type Op, op } from "../graph/op.js";
 import { dependents, type Tensor, type TensorType, topological } from "../graph/tensor.js";
 import { gradientRules } from "./gradient-rules.js";
 import { concat, slice } from "./shape.js";
@@ -95,7 +95,7 @@ function partOf(x: Tensor, part: number, parts: number): Tensor {
 
 /** For each value below that is computed again for the derivative, the value itself: graphs that have no derivative need no more. */
 export function plainValues(outputs: readonly Tensor[]): Map<Tensor, Tensor> {
-  const again = topological(outputs).filter(({ source }) => source.kind === "op" && source.op === recomputation.spec);
+  const again = topological(outputs).filter((t) => isOf(t, recomputation));
   return new Map(again.map((t) => [t, t.inputs.at(-1) as Tensor]));
 }
 

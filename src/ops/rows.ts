@@ -2,9 +2,9 @@
 
 import { type Dim, plus } from "../graph/dim.js";
 import { substitute } from "../graph/frontier.js";
-import { type Emitter, type Op, type OpSpec, op, typeError } from "../graph/op.js";
-import { constant, dependents, scalar, Tensor, type TensorType, topological } from "../graph/tensor.js";
-import { concat, expand, slice } from "./shape.js";
+import { type Emitter, isOf, type Op, op, typeError } from "../graph/op.js";
+import { constant, dependents, Tensor, type TensorType, topological } from "../graph/tensor.js";
+import { concat, expand, slice, zeros } from "./shape.js";
 
 export interface GatherAttributes {
   /** True when no index occurs twice: then the derivative needs no atomic addition. */
@@ -74,9 +74,6 @@ function neededWhole(y: Tensor, read: (t: Tensor) => readonly Tensor[]): Set<Ten
   return new Set(topological([...reached].filter((t) => read(t).length === 0)));
 }
 
-const isOf = (t: Tensor, { spec }: { readonly spec: OpSpec<never> }): boolean =>
-  t.source.kind === "op" && t.source.op === (spec as OpSpec<unknown>);
-
 const replaces = (t: Tensor): boolean => isOf(t, scatterRows);
 
 /**
@@ -91,7 +88,7 @@ function replacedAmong(
   const [x, indices, updates] = inputs as [Tensor, Tensor, Tensor];
   const nowhere = expand(constant(new BigInt64Array(1), [1]), { shape: [x.dim(0)] });
   const places = gather(scatterRows(nowhere, rows, order), indices, { unique: true });
-  const among = concat(expand(scalar(0), { shape: [1, ...taken.shape.slice(1)] }), taken, { axis: 0 });
+  const among = concat(zeros([1, ...taken.shape.slice(1)]), taken, { axis: 0 });
   const before = topological([updates]).filter((t) => isOf(t, gather) && t.inputs[0] === x && t.inputs[1] === indices);
   const [own] = substitute([updates], new Map(before.map((t) => [t, gather(among, places, {})])));
   return slice(scatterRows(among, places, own as Tensor), { axis: 0, start: 1, end: plus(1, taken.dim(0)) });
@@ -132,11 +129,7 @@ export const scatterRows: Op<[x: Tensor, indices: Tensor, updates: Tensor]> = op
     },
     vjp: ({ inputs, g }) => {
       const [, indices, updates] = inputs as [Tensor, Tensor, Tensor];
-      return [
-        () => scatterRows(g, indices, expand(scalar(0), { shape: updates.shape })),
-        null,
-        () => gather(g, indices, { unique: true }),
-      ];
+      return [() => scatterRows(g, indices, zeros(updates.shape)), null, () => gather(g, indices, { unique: true })];
     },
     lower: (e, [x, indices, updates]) => e.node("ScatterND", [x, column(e, indices), updates] as string[]),
   },

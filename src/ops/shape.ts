@@ -34,6 +34,11 @@ export const expand: Op<[x: Tensor], ShapeAttribute> = op<[Tensor], ShapeAttribu
   lower: (e, [x], { output }) => e.node("Expand", [x as string, e.sizes(output.shape)]),
 });
 
+/** Zeros, float32 [shape]. */
+export function zeros(shape: readonly Dim[]): Tensor {
+  return expand(scalar(0), { shape });
+}
+
 /** y[i₀, i₁, …] with axes in the order `axes`: the new axis n is the old axis axes[n] */
 export const transpose: Op<[x: Tensor], { readonly axes: readonly number[] }> = op<
   [Tensor],
@@ -106,8 +111,7 @@ export const slice: Op<[x: Tensor], SliceAttributes> = op<[Tensor], SliceAttribu
     () => {
       const x = input as Tensor;
       const parts = [g];
-      const padding = (size: Dim): Tensor =>
-        expand(scalar(0), { shape: x.shape.map((d, i) => (i === axis ? size : d)) });
+      const padding = (size: Dim): Tensor => zeros(x.shape.map((d, i) => (i === axis ? size : d)));
       if (start !== 0) parts.unshift(padding(start));
       const rest = minus(x.dim(axis), end);
       if (rest === undefined)

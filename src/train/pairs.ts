@@ -3,7 +3,7 @@
 import type { Example, Sequence } from "../data/example.js";
 import { UserError } from "../errors.js";
 import { input, scalar, type Tensor } from "../graph/tensor.js";
-import { concat, expand, gather, logSumExp, reshape, sub } from "../ops/index.js";
+import { concat, gather, logSumExp, reshape, sub, zeros } from "../ops/index.js";
 import type { ReftModel } from "../reft/reft-model.js";
 import { checkExamples } from "./examples.js";
 import { int64s } from "./next-token.js";
@@ -51,7 +51,7 @@ export function pairFeeds(pairs: number, weight: number): Feeds {
 /** −ln σ(x) = ln(e⁰ + e⁻ˣ) [K], without overflow. By relu and abs its derivative would be lost at 0, where DPO starts. */
 export function negLogSigmoid(x: Tensor): Tensor {
   const column = [x.dim(0), 1];
-  const zero = expand(scalar(0), { shape: column });
+  const zero = zeros(column);
   const both = concat(zero, reshape(sub(scalar(0), x), { shape: column }), { axis: 1 });
   return reshape(logSumExp(both), { shape: [x.dim(0)] });
 }

@@ -119,7 +119,7 @@ async function openCut<Item>(objective: Objective<Item>, reft: ReftModel, option
   };
   const frozen = new LazySessions<`${FrozenGraph} ${StepParts}`>((key) => openGraph(reft, graphOf(key)));
   const steps = new LazySessions<`${StepGraph} ${StepParts}`>(async (key) => {
-    // Two graphs of a model's weights and activations at once are twice the memory: the frozen one is opened again where examples are left.
+    // Both at once are twice the memory: where examples are left, the frozen one is opened again.
     await frozen.dispose();
     // After cached tokens there are few live ones, and packing counts for more.
     return openGraph(reft, graphOf(key), key.startsWith("step ") ? options.runs : 1);
@@ -178,9 +178,9 @@ class LazySessions<Key> {
   }
 
   async dispose(): Promise<void> {
-    // One that could not be opened has said so to whoever asked for it.
     const opened = [...this.opened.values()];
     this.opened.clear();
+    // One that could not be opened has said so to whoever asked for it.
     for (const session of opened)
       await session.then(
         (s) => s.dispose(),
